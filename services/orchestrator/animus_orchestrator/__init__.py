@@ -1,0 +1,1 @@
+"""Animus orchestrator: pipelines, plans, runs, steps, attempts, contracts and agents."""
