@@ -1,0 +1,43 @@
+"""proto ⇄ domain for what several of audit's services share."""
+
+from datetime import UTC, datetime
+
+from animus.audit.v1 import event_pb2 as pb
+
+from ..store.events import Filter, StoredEvent
+
+
+def event_to_proto(event: StoredEvent) -> pb.Event:
+    return pb.Event(
+        name=f"events/{event.index}",
+        index=event.index,
+        envelope=event.envelope,
+        payload=event.payload,
+        salt=event.salt,
+        source=event.source,
+        seq=event.seq,
+        type=event.event_type,
+        event_time=event.event_time,
+        project=event.project,
+        resource=event.resource,
+        actor=event.actor,
+        request_id=event.request_id,
+        append_time=event.append_time,
+    )
+
+
+def filter_from_proto(message: pb.EventFilter, project: str | None = None) -> Filter:
+    return Filter(
+        types=tuple(message.types),
+        resource=message.resource or None,
+        project=project,
+        source=message.source or None,
+        actor=message.actor or None,
+        request_id=message.request_id or None,
+        min_time=_time(message, "min_event_time"),
+        max_time=_time(message, "max_event_time"),
+    )
+
+
+def _time(message: pb.EventFilter, field: str) -> datetime | None:
+    return getattr(message, field).ToDatetime(tzinfo=UTC) if message.HasField(field) else None
