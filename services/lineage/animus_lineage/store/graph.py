@@ -1,0 +1,103 @@
+"""Adding facts to the view, and walking it. Every function takes an open transaction."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import ARRAY, BigInteger, Connection, bindparam, func, select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from ..domain.facts import Facts
+from ..domain.graph import StoredEdge, StoredNode, Walk
+from .tables import edges, nodes, skipped_events
+
+
+def add_facts(conn: Connection, project: str, index: int, facts: Facts) -> None:
+    """Adds what an event states. What the view has already keeps the index it was first stated at."""
+    if not facts.nodes:
+        return
+    # In the order of names, so that two appliers could never lock each other out.
+    rows = [
+        {"name": n.name, "project": project, "kind": n.kind, "digest": n.digest, "from_index": index}
+        for n in sorted(facts.nodes.values(), key=lambda n: n.name)
+    ]
+    added = insert(nodes).values(rows)
+    upsert = added.on_conflict_do_update(
+        index_elements=[nodes.c.name], set_={"digest": func.coalesce(nodes.c.digest, added.excluded.digest)}
+    )
+    ids = {row.name: row.id for row in conn.execute(upsert.returning(nodes.c.name, nodes.c.id))}
+    if facts.edges:
+        conn.execute(
+            insert(edges)
+            .values(
+                [
+                    {"source_id": ids[e.source], "target_id": ids[e.target], "kind": e.kind, "from_index": index}
+                    for e in facts.edges
+                ]
+            )
+            .on_conflict_do_nothing()
+        )
+
+
+def skip(conn: Connection, index: int, event_type: str, problem: str) -> None:
+    values = {"index": index, "event_type": event_type, "problem": problem}
+    conn.execute(insert(skipped_events).values(values).on_conflict_do_nothing())
+
+
+def find_node(conn: Connection, name: str, as_of: int) -> StoredNode | None:
+    row = conn.execute(
+        select(nodes.c.id, nodes.c.name, nodes.c.kind, nodes.c.digest).where(
+            nodes.c.name == name, nodes.c.from_index < as_of
+        )
+    ).one_or_none()
+    return StoredNode(*row) if row else None
+
+
+def walk(conn: Connection, start: int, *, upstream: bool, as_of: int, max_nodes: int) -> Walk:
+    """Everything that can be reached from start, nearest first, as the log's first as_of events tell it.
+
+    UNION (not UNION ALL) ends at cycles and visits a node once. A recursive query yields its rows round by round, and
+    LIMIT stops it, so the cost is bounded by max_nodes whatever the size of the graph.
+    """
+    ids = list(
+        conn.execute(
+            _UPSTREAM if upstream else _DOWNSTREAM, {"start": start, "as_of": as_of, "n": max_nodes + 1}
+        ).scalars()
+    )
+    truncated = len(ids) > max_nodes
+    ids = ids[:max_nodes]
+    return Walk(ids, _nodes(conn, ids), _edges(conn, ids, upstream, as_of), truncated)
+
+
+def _walk_sql(here: str, there: str) -> str:
+    return f"""
+        WITH RECURSIVE walk(id) AS (
+            SELECT CAST(:start AS bigint)
+            UNION
+            SELECT e.{there} FROM walk w JOIN edges e ON e.{here} = w.id
+            WHERE e.from_index < :as_of AND (e.until_index IS NULL OR e.until_index >= :as_of)
+        )
+        SELECT id FROM walk LIMIT :n
+    """
+
+
+_UPSTREAM = text(_walk_sql("target_id", "source_id"))
+_DOWNSTREAM = text(_walk_sql("source_id", "target_id"))
+
+
+def _any(column, ids: Sequence[int]):
+    return column == func.any(bindparam(None, list(ids), type_=ARRAY(BigInteger)))
+
+
+def _nodes(conn: Connection, ids: Sequence[int]) -> list[StoredNode]:
+    query = select(nodes.c.id, nodes.c.name, nodes.c.kind, nodes.c.digest).where(_any(nodes.c.id, ids))
+    return [StoredNode(*row) for row in conn.execute(query)]
+
+
+def _edges(conn: Connection, ids: Sequence[int], upstream: bool, as_of: int) -> list[StoredEdge]:
+    near, far = (edges.c.target_id, edges.c.source_id) if upstream else (edges.c.source_id, edges.c.target_id)
+    query = select(edges.c.source_id, edges.c.target_id, edges.c.kind, edges.c.from_index, edges.c.declared).where(
+        _any(near, ids),
+        _any(far, ids),
+        edges.c.from_index < as_of,
+        (edges.c.until_index.is_(None)) | (edges.c.until_index >= as_of),
+    )
+    return [StoredEdge(*row) for row in conn.execute(query)]
