@@ -1,0 +1,139 @@
+"""Channels to other processes of the control plane.
+
+A client checks the DNS SAN ``<service>.<trust domain>`` whatever address it dials. Deadline, request id and trace
+context of the call being served travel on with every outgoing call.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from animus_kit import trace
+from animus_kit.tls import TlsFiles, channel_credentials
+
+# Left for this process to answer its own caller after the callee ran out of time.
+DEADLINE_MARGIN_SECONDS = 0.05
+# Without a caller's deadline no call waits longer.
+DEFAULT_DEADLINE_SECONDS = 30.0
+
+OPTIONS: tuple[tuple[str, Any], ...] = (
+    # Servers refuse pings more often than every 10 s with GOAWAY; see animus_kit.server.serve.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+)
+
+
+actor: contextvars.ContextVar[str] = contextvars.ContextVar("animus_actor", default="")
+"""Who asked, as a statement for the callee's audit event and never for a decision."""
+
+
+def dial(
+    target: str,
+    service_name: str,
+    tls: TlsFiles,
+    trust_domain: str,
+    *,
+    aio: bool = False,
+    options: Sequence[tuple[str, Any]] = (),
+) -> Any:
+    """Opens a channel (grpc.Channel, or grpc.aio.Channel) to host:port that must present service_name's certificate."""
+    name = ("grpc.ssl_target_name_override", f"{service_name}.{trust_domain}")
+    every = [*OPTIONS, name, *options]
+    credentials = channel_credentials(tls)
+    if aio:
+        # Streams carry their own deadlines; only the metadata travels on.
+        interceptors = [_AioUnaryStream(), _AioUnaryUnary(), _AioStreamUnary(), _AioStreamStream()]
+        return grpc.aio.secure_channel(target, credentials, options=every, interceptors=interceptors)
+    return grpc.intercept_channel(grpc.secure_channel(target, credentials, options=every), _Propagate())
+
+
+class _Details(grpc.ClientCallDetails):
+    def __init__(self, details: Any, metadata: Any, timeout: float | None) -> None:
+        self.method = details.method
+        self.timeout = timeout
+        self.metadata = metadata
+        self.credentials = details.credentials
+        self.wait_for_ready = details.wait_for_ready
+        self.compression = getattr(details, "compression", None)
+
+
+def _metadata(given: Any) -> list[tuple[str, Any]]:
+    metadata = [(key, value) for key, value in (given or ())]
+    present = {key for key, _ in metadata}
+    span = trace.trace.get()
+    for key, value in (
+        (trace.REQUEST_ID, trace.request_id.get()),
+        (trace.TRACEPARENT, span.header() if span else ""),
+        ("animus-actor", actor.get()),
+    ):
+        if value and key not in present:
+            metadata.append((key, value))
+    return metadata
+
+
+def _timeout(given: float | None) -> float:
+    limit = given if given is not None else DEFAULT_DEADLINE_SECONDS
+    deadline = trace.deadline.get()
+    if deadline is not None:
+        limit = min(limit, deadline - time.monotonic() - DEADLINE_MARGIN_SECONDS)
+    return max(limit, 0.001)
+
+
+class _Propagate(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return continuation(_Details(details, _metadata(details.metadata), _timeout(details.timeout)), request)
+
+    def _stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        metadata = _metadata(details.metadata)
+        return continuation(_Details(details, metadata, details.timeout), request)
+
+    intercept_unary_stream = _stream
+    intercept_stream_unary = _stream
+    intercept_stream_stream = _stream
+
+
+def _aio_details(details: Any, *, unary: bool) -> grpc.aio.ClientCallDetails:
+    return grpc.aio.ClientCallDetails(
+        method=details.method,
+        timeout=_timeout(details.timeout) if unary else details.timeout,
+        metadata=grpc.aio.Metadata(*_metadata(details.metadata)),
+        credentials=details.credentials,
+        wait_for_ready=details.wait_for_ready,
+    )
+
+
+class _AioUnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return await continuation(_aio_details(details, unary=True), request)
+
+
+class _AioUnaryStream(grpc.aio.UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        return await continuation(_aio_details(details, unary=False), request)
+
+
+class _AioStreamUnary(grpc.aio.StreamUnaryClientInterceptor):
+    async def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return await continuation(_aio_details(details, unary=False), requests)
+
+
+class _AioStreamStream(grpc.aio.StreamStreamClientInterceptor):
+    async def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return await continuation(_aio_details(details, unary=False), requests)
