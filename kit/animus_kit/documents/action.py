@@ -137,7 +137,7 @@ class Action(Document):
 
     image: str = field(DIGEST)
     platform: str = field(PLATFORM)
-    command: tuple[str, ...] = field(each(raw_text(), least=1))
+    command: tuple[str, ...] = field(each(raw_text()))
     args: tuple[str, ...] = field(each(raw_text()))
     environment: tuple[EnvVar, ...] = field(each(record(EnvVar), key=lambda var: var.name))
     parameters: tuple[Parameter, ...] = field(each(record(Parameter), key=lambda parameter: parameter.name))
@@ -150,6 +150,11 @@ class Action(Document):
     secrets: tuple[SecretRef, ...] = field(each(record(SecretRef), key=lambda secret: secret.name))
     isolation: Isolation = field(record(Isolation))
     source_date_epoch: int = field(int64(minimum=0))
+
+    def check(self) -> None:
+        if not self.argv or not self.argv[0]:
+            # The image's own entrypoint plays no part: it would be an input that no document shows.
+            raise DocumentError("COMMAND_EMPTY", "command and args name no program", "command")
 
     @property
     def complete(self) -> bool:
