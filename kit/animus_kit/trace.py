@@ -67,3 +67,7 @@ def scope(new_request_id: str, new_trace: Trace, new_deadline: float | None = No
         request_id.reset(tokens[0])
         trace.reset(tokens[1])
         deadline.reset(tokens[2])
+
+
+in_transaction: ContextVar[bool] = ContextVar("animus_in_transaction", default=False)
+"""Set by animus_kit.db.engine, asked by animus_kit.channel: no transaction is ever open across an RPC."""

@@ -1,0 +1,202 @@
+"""What every call passes before and after its handler, as plain functions. interceptors.py adapts them twice.
+
+In order: peer (certificate) → request id, trace, deadline → bearer token → request rules → permission → handler →
+errors. A handler never refuses by itself; it raises an AppError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import sqlalchemy.exc
+
+from animus_kit import trace
+from animus_kit.actor import Actor
+from animus_kit.errors import Aborted, AppError, DeadlineExceeded, Internal, Unauthenticated, Unavailable
+from animus_kit.log import get_logger
+from animus_kit.server import metrics
+from animus_kit.server.authz import Access, AccessDenied, DenialSink, PeerRefused, Row, Rows
+from animus_kit.server.context import CallContext
+from animus_kit.server.token import TokenVerifier
+from animus_kit.server.validate import RequestMalformed, validate
+from animus_kit.status import DETAILS_KEY, RemoteError, from_rpc_error, to_status
+from animus_kit.tls import Peer, peer_identity
+
+log = get_logger(__name__)
+
+# A unary call without a deadline gets this one: nothing waits for ever.
+DEFAULT_DEADLINE_SECONDS = 30.0
+_PASSING = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"})
+
+
+class PeerUnknown(Unauthenticated):
+    """The certificate names nobody of this trust domain."""
+
+    reason = "PEER_UNKNOWN"
+
+
+class TokenMissing(Unauthenticated):
+    """People show a bearer token."""
+
+    reason = "TOKEN_MISSING"
+
+
+class DependencyUnavailable(Unavailable):
+    """A service that this call needs does not answer. Trying again is safe."""
+
+    reason = "DEPENDENCY_UNAVAILABLE"
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database does not answer. Trying again is safe."""
+
+    reason = "DATABASE_UNAVAILABLE"
+
+
+class Conflict(Aborted):
+    """Another transaction was faster. Trying again is safe."""
+
+    reason = "TRANSACTION_CONFLICT"
+
+
+class Malformed:
+    """Stands for a request whose bytes are not its message: gRPC would otherwise answer for us, with INTERNAL."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """What the calls of one listener pass.
+
+    actor_key: secret of this installation from which people's opaque ids in the log are made; a plain hash of a
+    subject could be guessed.
+    """
+
+    service: str
+    trust_domain: str
+    rows: Rows
+    verifier: TokenVerifier | None = None
+    access: Access | None = None
+    denials: DenialSink | None = None
+    actor_key: bytes = b""
+
+    def open(
+        self,
+        method: str,
+        auth: Mapping[str, Sequence[Any]],
+        metadata: Iterable[tuple[str, Any]],
+        remaining: float | None,
+    ) -> tuple[Row, CallContext]:
+        """Names the caller. Raises AppError. remaining: seconds until the caller's deadline."""
+        row = self.rows.get(method)
+        if row is None:
+            raise PeerRefused("no such method for anybody")
+        given = {key: value for key, value in metadata if isinstance(value, str)}
+        request_id = trace.accept_request_id(given.get(trace.REQUEST_ID))
+        trace.request_id.set(request_id)
+        trace.trace.set(trace.start(given.get(trace.TRACEPARENT)))
+        deadline = None if remaining is None else time.monotonic() + remaining
+        trace.deadline.set(deadline)
+        peer = peer_identity(auth, self.trust_domain)
+        if peer is None:
+            raise PeerUnknown("the certificate names nobody of this trust domain")
+        label = "agent" if peer.kind == "agent" else peer.label
+        if label not in row.peers:
+            raise PeerRefused(f"{peer.label} may not call {method}")
+        subject, groups = "", ()
+        if peer.kind == "gateway":
+            subject, groups = self._person(given.get("authorization", ""))
+        return row, CallContext(
+            method=method,
+            request_id=request_id,
+            peer=peer,
+            subject=subject,
+            groups=groups,
+            deadline=deadline,
+            stated_actor=given.get("animus-actor", "") if peer.kind == "service" else "",
+            actor=self._actor(peer, subject),
+        )
+
+    def admit(self, row: Row, ctx: CallContext, request: Any) -> None:
+        """Checks the (first) request and the permission for it. Raises AppError."""
+        self.check(request)
+        if row.permission is None:
+            return
+        project = row.project(request)
+        if self.access is None:
+            raise PeerRefused("this process decides for no one")
+        try:
+            self.access.check(ctx, row.permission, project)
+        except AccessDenied:
+            metrics.DENIED.labels(row.permission).inc()
+            if self.denials is not None:
+                self.denials.record(ctx, row.permission, project)
+            raise
+
+    def check(self, request: Any) -> None:
+        """Checks one request message by its own rules."""
+        if isinstance(request, Malformed):
+            raise RequestMalformed("the request is not a message of the expected type, or a text in it is not UTF-8")
+        validate(request)
+
+    def failure(self, error: BaseException) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
+        """(code, message, trailing metadata) for whatever a handler raised."""
+        known = _as_app_error(error)
+        if isinstance(known, Unauthenticated):
+            metrics.UNAUTHENTICATED.labels(known.reason).inc()
+        domain = known.domain if isinstance(known, RemoteError) and known.domain else f"{self.service}.animus"
+        status = to_status(known, domain, trace.request_id.get())
+        return grpc.StatusCode[known.code], status.message, ((DETAILS_KEY, status.SerializeToString()),)
+
+    def _person(self, header: str) -> tuple[str, tuple[str, ...]]:
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise TokenMissing("a bearer token is missing")
+        if self.verifier is None:
+            raise PeerRefused("this listener serves no people")
+        claims = self.verifier.verify(token.strip())
+        return claims.subject, claims.groups
+
+    def _actor(self, peer: Peer, subject: str) -> Actor:
+        if not subject:
+            return Actor(peer.label)
+        digest = hmac.new(self.actor_key, subject.encode(), hashlib.sha256).hexdigest()
+        return Actor(f"a-{digest[:32]}", subject)
+
+
+def _as_app_error(error: BaseException) -> AppError:
+    if isinstance(error, AppError):
+        return error
+    if isinstance(error, grpc.RpcError):
+        remote = from_rpc_error(error)
+        log.warning("a call to another service failed", code=remote.code, reason=remote.reason, error=str(remote))
+        if remote.code in _PASSING:
+            return DependencyUnavailable("a service that this call needs does not answer", retry_after=1.0)
+        return _unexpected(error)
+    if isinstance(error, sqlalchemy.exc.DBAPIError):
+        state = getattr(error.orig, "sqlstate", None) or ""
+        # Class 40: serialization failures and deadlocks; 55P03: lock_timeout.
+        if state.startswith("40") or state == "55P03":
+            return Conflict("another transaction was faster", retry_after=0.1)
+        # Class 08 and 57P: the connection or the server went away; 53: out of connections or memory.
+        if error.connection_invalidated or state[:2] in ("08", "53") or state.startswith("57P") or not state:
+            log.warning("the database does not answer", error=str(error.orig))
+            return DatabaseUnavailable("the database does not answer", retry_after=1.0)
+        if state == "57014":
+            return DeadlineExceeded("the database took too long")
+    if isinstance(error, sqlalchemy.exc.TimeoutError):
+        return DatabaseUnavailable("every database connection is in use", retry_after=0.5)
+    if isinstance(error, TimeoutError):
+        return DeadlineExceeded("the caller's time is over")
+    return _unexpected(error)
+
+
+def _unexpected(error: BaseException) -> Internal:
+    """The caller learns an id, the log everything."""
+    log.exception("unexpected exception", error=repr(error))
+    return Internal(f"internal error; ask the operator for request {trace.request_id.get()}")

@@ -1,0 +1,171 @@
+"""The door, adapted to gRPC's two servers. No logic here: it stands in door.py, once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from animus_kit.server import metrics
+from animus_kit.server.context import call
+from animus_kit.server.door import DEFAULT_DEADLINE_SECONDS, Door, Malformed
+
+# Answered without the door: what they tell is no secret, and the listener's CA has been checked by the handshake.
+OPEN_PREFIXES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+
+
+def _safely(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def parse(data: bytes) -> Any:
+        try:
+            return deserializer(data)
+        except Exception:  # protobuf raises DecodeError, and other types for other damage
+            return Malformed()
+
+    return parse
+
+
+@contextlib.contextmanager
+def _measured(method: str) -> Iterator[Callable[[str], None]]:
+    """Yields a function that tells the code of a failure."""
+    codes = ["OK"]
+    started = time.monotonic()
+    metrics.RPCS_IN_FLIGHT.labels(method).inc()
+    try:
+        yield lambda code: codes.__setitem__(0, code)
+    finally:
+        metrics.RPCS_IN_FLIGHT.labels(method).dec()
+        metrics.RPC_SECONDS.labels(method, codes[0]).observe(time.monotonic() - started)
+
+
+def _remaining(context: Any) -> float:
+    given = context.time_remaining()
+    return DEFAULT_DEADLINE_SECONDS if given is None else max(min(given, 3600.0), 0.0)
+
+
+class SyncInterceptor(grpc.ServerInterceptor):
+    """For the sync listener, which serves unary calls only."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        handler = continuation(details)
+        method = details.method
+        if handler is None or method.startswith(OPEN_PREFIXES):
+            return handler
+        if handler.request_streaming or handler.response_streaming:
+            raise RuntimeError(f"{method} streams and belongs on an aio listener")
+        door, behavior = self._door, handler.unary_unary
+
+        def serve(request: Any, context: grpc.ServicerContext) -> Any:
+            with _measured(method) as failed:
+                try:
+                    row, ctx = door.open(
+                        method, context.auth_context(), context.invocation_metadata(), _remaining(context)
+                    )
+                    token = call.set(ctx)
+                    try:
+                        door.admit(row, ctx, request)
+                        return behavior(request, context)
+                    finally:
+                        call.reset(token)
+                except Exception as error:
+                    code, message, trailing = door.failure(error)
+                    failed(code.name)
+            context.set_trailing_metadata(trailing)
+            context.abort(code, message)
+
+        return grpc.unary_unary_rpc_method_handler(
+            serve, _safely(handler.request_deserializer), handler.response_serializer
+        )
+
+
+class AioInterceptor(grpc.aio.ServerInterceptor):
+    """For aio listeners. What may block (keys, policy, denial events) runs on a small pool, never on the loop."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._pool = ThreadPoolExecutor(8, thread_name_prefix="door")
+
+    async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        handler = await continuation(details)
+        method = details.method
+        if handler is None or method.startswith(OPEN_PREFIXES):
+            return handler
+        parse, write = _safely(handler.request_deserializer), handler.response_serializer
+        if handler.request_streaming and handler.response_streaming:
+            serve = self._streaming(method, handler.stream_stream, many_requests=True)
+            return grpc.stream_stream_rpc_method_handler(serve, parse, write)
+        if handler.response_streaming:
+            serve = self._streaming(method, handler.unary_stream, many_requests=False)
+            return grpc.unary_stream_rpc_method_handler(serve, parse, write)
+        if handler.request_streaming:
+            serve = self._answering(method, handler.stream_unary, many_requests=True)
+            return grpc.stream_unary_rpc_method_handler(serve, parse, write)
+        serve = self._answering(method, handler.unary_unary, many_requests=False)
+        return grpc.unary_unary_rpc_method_handler(serve, parse, write)
+
+    def _answering(self, method: str, behavior: Any, *, many_requests: bool) -> Any:
+        async def serve(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            with _measured(method) as failed:
+                try:
+                    admitted = await self._enter(method, request, context, many_requests)
+                    return await behavior(admitted, context)
+                except Exception as error:
+                    code, message, trailing = self._door.failure(error)
+                    failed(code.name)
+            await context.abort(code, message, trailing)
+
+        return serve
+
+    def _streaming(self, method: str, behavior: Any, *, many_requests: bool) -> Any:
+        async def serve(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+            with _measured(method) as failed:
+                try:
+                    admitted = await self._enter(method, request, context, many_requests)
+                    async with contextlib.aclosing(behavior(admitted, context)) as answers:
+                        async for answer in answers:
+                            yield answer
+                    return
+                except Exception as error:
+                    code, message, trailing = self._door.failure(error)
+                    failed(code.name)
+            await context.abort(code, message, trailing)
+
+        return serve
+
+    async def _enter(self, method: str, request: Any, context: Any, many_requests: bool) -> Any:
+        """Passes the door; returns the request, or the checked requests."""
+        remaining = context.time_remaining()
+        row, ctx = self._door.open(method, context.auth_context(), context.invocation_metadata(), remaining)
+        call.set(ctx)
+        if not many_requests:
+            await self._admit(row, ctx, request)
+            return request
+        if row.permission is None:
+            return self._checked(request)
+        # The first message says what it is about.
+        first = await anext(aiter(request), None)
+        if first is None:
+            return self._checked(request)
+        await self._admit(row, ctx, first)
+        return self._checked(request, first)
+
+    async def _admit(self, row: Any, ctx: Any, request: Any) -> None:
+        if row.permission is None:
+            self._door.admit(row, ctx, request)
+        else:
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._door.admit, row, ctx, request)
+
+    async def _checked(self, requests: Any, first: Any = None) -> AsyncIterator[Any]:
+        if first is not None:
+            yield first
+        async for request in requests:
+            self._door.check(request)
+            yield request
