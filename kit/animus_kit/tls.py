@@ -1,141 +1,148 @@
-"""mTLS: credentials out of files that are read again when they change, and who the peer is."""
+"""mTLS from files that may change, and who is on the other side.
+
+A server reads its files again when one of them changed, at the next handshake (gRPC's dynamic credentials); a client
+dials again. Peers are named by the SPIFFE id in their certificate's URI SAN.
+"""
 
 from __future__ import annotations
 
-import re
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from animus_kit.errors import Unauthenticated
 from animus_kit.log import get_logger
 
 log = get_logger(__name__)
 
-_SPIFFE = re.compile(
-    r"spiffe://(?P<domain>[a-z0-9.-]{1,255})/(?:(?P<gateway>gateway)|service/(?P<service>[a-z][a-z0-9-]{0,62})"
-    r"|agent/(?P<agent>[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?))"
-)
-
-
-class PeerUnknown(Unauthenticated):
-    """The peer's certificate does not say who it is in a way that we know."""
-
-    reason = "PEER_UNKNOWN"
-
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """PEM files: a certificate with its chain, its key, and the CA that the other side's certificate must be from."""
+    """Paths of a process's certificate chain, its key, and the CA that it accepts peers from. All PEM."""
 
     cert: Path
     key: Path
     ca: Path
 
     def read(self) -> tuple[bytes, bytes, bytes]:
-        """(key, cert, ca)"""
-        return self.key.read_bytes(), self.cert.read_bytes(), self.ca.read_bytes()
+        """(chain, key, ca)."""
+        return self.cert.read_bytes(), self.key.read_bytes(), self.ca.read_bytes()
 
     def stamp(self) -> tuple[tuple[int, int, int], ...]:
-        """Another value when one of the files was replaced or written."""
-        return tuple((s.st_mtime_ns, s.st_size, s.st_ino) for s in (p.stat() for p in (self.cert, self.key, self.ca)))
+        """Changes when any of the files was replaced or written."""
+        states = (path.stat() for path in (self.cert, self.key, self.ca))
+        return tuple((state.st_ino, state.st_mtime_ns, state.st_size) for state in states)
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Who is at the other end of a connection. kind: service, gateway, agent. name: `catalog`, `gateway`, an agent's id."""
+    """Who called, by certificate.
 
-    spiffe_id: str
+    kind: ``service``, ``gateway``, ``agent``, or ``none`` where the listener asks for no certificate. name: the
+    service's name or the agent's id; empty otherwise.
+    """
+
     kind: str
     name: str
+    spiffe_id: str
+    serial: str = ""
 
     @property
-    def key(self) -> str:
-        """As permission tables write it: `gateway`, `service/catalog`, `agent`."""
-        return f"service/{self.name}" if self.kind == "service" else self.kind
-
-    @property
-    def actor(self) -> str:
-        """As events write it: `gateway`, `service/catalog`, `agent/<id>`."""
-        return self.kind if self.kind == "gateway" else f"{self.kind}/{self.name}"
+    def label(self) -> str:
+        """As permission tables and events write it: ``service/catalog``, ``gateway``, ``agent/node-1``."""
+        return f"{self.kind}/{self.name}" if self.name else self.kind
 
 
-def server_credentials(files: TlsFiles, require_client: bool = True) -> grpc.ServerCredentials:
-    """Credentials for a listener, sync or aio. At each handshake the files are looked at, and read if they changed.
+NOBODY = Peer("none", "", "")
 
-    A replacement that is half written is not used: what served before goes on serving, and a warning says so. Raises
-    OSError or ValueError when the files cannot be used at the start. require_client=False is for the enrolment
-    listener alone.
-    """
-    lock = threading.Lock()
 
-    def read() -> grpc.ServerCertificateConfiguration:
-        key, cert, ca = files.read()
-        _check_pair(key, cert)
-        return grpc.ssl_server_certificate_configuration([(key, cert)], ca if require_client else None)
+class _Reloading:
+    """Serves server configurations to gRPC: a new one only when a file changed, the last good one when it is broken."""
 
-    used = files.stamp()
-    first = read()
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._lock = threading.Lock()
+        self._stamp: object = None
+        self.initial = self._load()
 
-    def fetch() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal used
-        with lock:
+    def _load(self) -> grpc.ServerCertificateConfiguration:
+        stamp = self._files.stamp()
+        chain, key, ca = self._files.read()
+        _check_pair(chain, key)
+        configuration = grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=ca)
+        self._stamp = stamp
+        return configuration
+
+    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
+        with self._lock:
             try:
-                stamp = files.stamp()
-                if stamp == used:
+                if self._files.stamp() == self._stamp:
                     return None
-                fresh = read()
-                used = stamp
-                log.info("certificate replaced", cert=str(files.cert))
-                return fresh
-            except (OSError, ValueError) as e:
-                log.warning("certificate not reloaded", cert=str(files.cert), error=str(e))
+                return self._load()
+            except (OSError, ValueError) as error:
+                # A rotation in progress; the next handshake looks again.
+                log.warning("certificate not reloaded", cert=str(self._files.cert), error=str(error))
                 return None
 
-    return grpc.dynamic_ssl_server_credentials(first, fetch, require_client_authentication=require_client)
 
-
-def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
-    """Credentials for a channel. Channels cannot reload: `animus_kit.channel.dial` makes a new one when files change."""
-    key, cert, ca = files.read()
-    _check_pair(key, cert)
-    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
-
-
-def peer_identity(context: Any) -> Peer:
-    """Who called, by the URI SAN of its certificate: exactly one, a SPIFFE id of a form that we know.
-
-    context: grpc's ServicerContext. The certificate was already checked against the listener's CA. Raises PeerUnknown.
-    """
-    return parse_peer([value.decode("utf-8", "replace") for value in context.auth_context().get("peer_spiffe_id", ())])
-
-
-def parse_peer(spiffe_ids: list[str]) -> Peer:
-    """The same from the ids themselves. Raises PeerUnknown."""
-    if len(spiffe_ids) != 1:
-        raise PeerUnknown("a client certificate with one SPIFFE id is needed")
-    match = _SPIFFE.fullmatch(spiffe_ids[0])
-    if match is None:
-        raise PeerUnknown("the client certificate's SPIFFE id has no known form")
-    if match["gateway"]:
-        return Peer(match[0], "gateway", "gateway")
-    if match["service"]:
-        return Peer(match[0], "service", match["service"])
-    return Peer(match[0], "agent", match["agent"])
-
-
-def trust_domain_of(peer: Peer) -> str:
-    return peer.spiffe_id.removeprefix("spiffe://").partition("/")[0]
-
-
-def _check_pair(key: bytes, cert: bytes) -> None:
-    """gRPC would accept a key of another certificate and then fail every handshake in silence."""
+def _check_pair(chain: bytes, key: bytes) -> None:
+    """gRPC takes a key of another certificate without a word and then fails every handshake. Raises ValueError."""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    public = x509.load_pem_x509_certificate(cert).public_key()
-    if load_pem_private_key(key, None).public_key() != public:
-        raise ValueError("the key does not belong to the certificate")
+    if load_pem_private_key(key, None).public_key() != x509.load_pem_x509_certificate(chain).public_key():
+        raise ValueError("the key is not the certificate's")
+
+
+def server_credentials(files: TlsFiles, *, require_client: bool = True) -> grpc.ServerCredentials:
+    """Credentials that follow the files. Without require_client only the enrolment listener is built."""
+    reloading = _Reloading(files)
+    return grpc.dynamic_ssl_server_credentials(
+        reloading.initial, reloading, require_client_authentication=require_client
+    )
+
+
+def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
+    """Client credentials from the files as they are now."""
+    chain, key, ca = files.read()
+    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=chain)
+
+
+def peer_identity(auth_context: Mapping[str, Sequence[Any]], trust_domain: str) -> Peer | None:
+    """Names the peer from gRPC's auth context.
+
+    Returns None when there is a certificate that carries no SPIFFE id of this trust domain and a known kind; NOBODY
+    when there is no certificate.
+    """
+    if "x509_pem_cert" not in auth_context:
+        return NOBODY
+    prefix = f"spiffe://{trust_domain}/"
+    identities = [_text(value) for value in auth_context.get("peer_spiffe_id", ())]
+    # A certificate with two identities is nobody's: the one checked might not be the one meant.
+    if len(identities) != 1 or not identities[0].startswith(prefix):
+        return None
+    kind, _, name = identities[0].removeprefix(prefix).partition("/")
+    if kind == "gateway" and not name:
+        return Peer("gateway", "", identities[0])
+    if kind in ("service", "agent") and name and "/" not in name:
+        return Peer(kind, name, identities[0], _serial(auth_context) if kind == "agent" else "")
+    return None
+
+
+def _serial(auth_context: Mapping[str, Sequence[Any]]) -> str:
+    # Only agents' serials decide anything (renewal), and parsing costs; so it is done for them alone.
+    from cryptography import x509
+
+    certificate = x509.load_pem_x509_certificate(_bytes(auth_context["x509_pem_cert"][0]))
+    return format(certificate.serial_number, "x")
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()

@@ -28,6 +28,8 @@ class CallContext:
     """For events: the opaque name of a person with the clear one beside it, or the process."""
     token_issued_at: float | None = None
     """Seconds since 1970, of the token. What needs a fresh token looks at it."""
+    stated_actor: str = ""
+    """Who asked the service that calls, as that service says: for events, never for a decision."""
 
     @property
     def caller(self) -> str:
@@ -39,16 +41,17 @@ class CallContext:
         return None if self.deadline is None else self.deadline - time.monotonic()
 
 
-_current: ContextVar[CallContext | None] = ContextVar("animus_call", default=None)
+call: ContextVar[CallContext | None] = ContextVar("animus_call", default=None)
+"""Set by the interceptors."""
 
 
 def current() -> CallContext:
     """The call that this code answers. Raises LookupError outside of one."""
-    ctx = _current.get()
+    ctx = call.get()
     if ctx is None:
         raise LookupError("no call is being answered here")
     return ctx
 
 
 def maybe_current() -> CallContext | None:
-    return _current.get()
+    return call.get()

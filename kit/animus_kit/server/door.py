@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,7 @@ from animus_kit.log import get_logger
 from animus_kit.server import metrics
 from animus_kit.server.authz import Access, AccessDenied, DenialSink, PeerRefused, Row, Rows
 from animus_kit.server.context import CallContext
-from animus_kit.server.token import TokenVerifier
+from animus_kit.server.token import Claims, TokenVerifier
 from animus_kit.server.validate import RequestMalformed, validate
 from animus_kit.status import DETAILS_KEY, RemoteError, from_rpc_error, to_status
 from animus_kit.tls import Peer, peer_identity
@@ -85,38 +84,32 @@ class Door:
     denials: DenialSink | None = None
     actor_key: bytes = b""
 
-    def open(
-        self,
-        method: str,
-        auth: Mapping[str, Sequence[Any]],
-        metadata: Iterable[tuple[str, Any]],
-        remaining: float | None,
-    ) -> tuple[Row, CallContext]:
-        """Names the caller. Raises AppError. remaining: seconds until the caller's deadline."""
+    def open(self, method: str, context: Any, remaining: float | None) -> tuple[Row, CallContext]:
+        """Names the caller. Raises AppError. context: gRPC's. remaining: seconds until the caller's deadline."""
         row = self.rows.get(method)
         if row is None:
             raise PeerRefused("no such method for anybody")
-        given = {key: value for key, value in metadata if isinstance(value, str)}
+        given = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         request_id = trace.accept_request_id(given.get(trace.REQUEST_ID))
         trace.request_id.set(request_id)
         trace.trace.set(trace.start(given.get(trace.TRACEPARENT)))
         deadline = None if remaining is None else time.monotonic() + remaining
         trace.deadline.set(deadline)
-        peer = peer_identity(auth, self.trust_domain)
+        peer = peer_identity(context.auth_context(), self.trust_domain)
         if peer is None:
             raise PeerUnknown("the certificate names nobody of this trust domain")
         label = "agent" if peer.kind == "agent" else peer.label
         if label not in row.peers:
             raise PeerRefused(f"{peer.label} may not call {method}")
-        subject, groups = "", ()
-        if peer.kind == "gateway":
-            subject, groups = self._person(given.get("authorization", ""))
+        person = self._person(given.get("authorization", "")) if peer.kind == "gateway" else None
+        subject = person.subject if person else ""
         return row, CallContext(
             method=method,
             request_id=request_id,
             peer=peer,
             subject=subject,
-            groups=groups,
+            groups=person.groups if person else (),
+            token_issued_at=person.issued_at.timestamp() if person else None,
             deadline=deadline,
             stated_actor=given.get("animus-actor", "") if peer.kind == "service" else "",
             actor=self._actor(peer, subject),
@@ -153,14 +146,13 @@ class Door:
         status = to_status(known, domain, trace.request_id.get())
         return grpc.StatusCode[known.code], status.message, ((DETAILS_KEY, status.SerializeToString()),)
 
-    def _person(self, header: str) -> tuple[str, tuple[str, ...]]:
+    def _person(self, header: str) -> Claims:
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise TokenMissing("a bearer token is missing")
         if self.verifier is None:
             raise PeerRefused("this listener serves no people")
-        claims = self.verifier.verify(token.strip())
-        return claims.subject, claims.groups
+        return self.verifier.verify(token.strip())
 
     def _actor(self, peer: Peer, subject: str) -> Actor:
         if not subject:

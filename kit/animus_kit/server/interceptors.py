@@ -66,9 +66,7 @@ class SyncInterceptor(grpc.ServerInterceptor):
         def serve(request: Any, context: grpc.ServicerContext) -> Any:
             with _measured(method) as failed:
                 try:
-                    row, ctx = door.open(
-                        method, context.auth_context(), context.invocation_metadata(), _remaining(context)
-                    )
+                    row, ctx = door.open(method, context, _remaining(context))
                     token = call.set(ctx)
                     try:
                         door.admit(row, ctx, request)
@@ -143,7 +141,7 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
     async def _enter(self, method: str, request: Any, context: Any, many_requests: bool) -> Any:
         """Passes the door; returns the request, or the checked requests."""
         remaining = context.time_remaining()
-        row, ctx = self._door.open(method, context.auth_context(), context.invocation_metadata(), remaining)
+        row, ctx = self._door.open(method, context, remaining)
         call.set(ctx)
         if not many_requests:
             await self._admit(row, ctx, request)
