@@ -4,7 +4,6 @@ One thread per process takes all that waits, locks the head row, checks each sou
 the head and commits. Replicas may run one each: the head row lets one write at a time. A handler answers after the commit.
 """
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -17,13 +16,14 @@ from sqlalchemy.exc import OperationalError
 
 from animus_kit.clock import Clock
 from animus_kit.errors import AppError
+from animus_kit.log import get_logger
 
 from .domain.admission import Position, admit
 from .domain.envelope import Leaf
 from .domain.errors import LogUnavailable, WriterBusy
-from .store import log
+from .store import log as log_store
 
-logger = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # A batch beyond this only makes its first requests wait longer: COPY gains nothing more.
 MAX_BATCH_EVENTS = 4000
@@ -105,17 +105,17 @@ class Writer:
 
     def _write_singly(self, batch: list[_Request], error: Exception) -> None:
         """A batch failed as a whole. One bad request must not take its neighbours with it."""
-        logger.warning("a batch of %d requests failed: %s", len(batch), type(error).__name__)
+        log.warning("a batch failed", requests=len(batch), error=type(error).__name__)
         for request in batch:
             if request.done.done():
                 continue
             try:
                 self._write([request])
             except OperationalError as away:
-                logger.error("the log's database is away", exc_info=away)
+                log.error("the log's database is away", error=str(away.orig))
                 request.done.set_exception(LogUnavailable())
             except Exception as single:
-                logger.error("append failed", exc_info=single)
+                log.exception("append failed")
                 request.done.set_exception(single)
 
     def _write(self, batch: list[_Request]) -> None:
@@ -123,7 +123,7 @@ class Writer:
         now = self._clock.now()
         results: list[tuple[_Request, Appended | AppError]] = []
         with self._engine.begin() as conn:
-            frontier = log.lock_head(conn)
+            frontier = log_store.lock_head(conn)
             old_size = frontier.size
             group = _Group(conn, batch, now)
             for request in batch:
@@ -135,9 +135,9 @@ class Writer:
             if group.leaves:
                 for _, leaf in group.leaves:
                     frontier.append(leaf.leaf_hash)
-                log.copy_leaves(conn, old_size, group.leaves, now)
-                log.move_sources(conn, group.last_seqs, now)
-                log.move_head(conn, old_size, frontier, self._writer_id)
+                log_store.copy_leaves(conn, old_size, group.leaves, now)
+                log_store.move_sources(conn, group.last_seqs, now)
+                log_store.move_head(conn, old_size, frontier, self._writer_id)
         for request, result in results:
             if isinstance(result, AppError):
                 request.done.set_exception(result)
@@ -151,7 +151,7 @@ class _Group:
     def __init__(self, conn: Connection, batch: list[_Request], now: datetime):
         self._conn = conn
         self._now = now
-        self._rows = log.read_sources(conn, {_key(r.leaves[0]) for r in batch})
+        self._rows = log_store.read_sources(conn, {_key(r.leaves[0]) for r in batch})
         self._fresh: dict[tuple[str, str], list[Leaf]] = {}
         self.leaves: list[tuple[int, Leaf]] = []
         self.last_seqs: dict[int, int] = {}
@@ -165,15 +165,15 @@ class _Group:
         if not new:
             return position.last_seq
         if row is None:
-            row = log.add_source(self._conn, *key, self._now)
+            row = log_store.add_source(self._conn, *key, self._now)
             for other, known in self._rows.items():
                 if other[0] == key[0]:
                     old = known.position
-                    self._rows[other] = log.SourceRow(
+                    self._rows[other] = log_store.SourceRow(
                         known.id, Position(old.source, old.generation, old.last_seq, superseded=True)
                     )
         last_seq = new[-1].seq
-        self._rows[key] = log.SourceRow(row.id, Position(*key, last_seq, position.superseded))
+        self._rows[key] = log_store.SourceRow(row.id, Position(*key, last_seq, position.superseded))
         self._fresh.setdefault(key, []).extend(new)
         self.leaves.extend((row.id, leaf) for leaf in new)
         self.last_seqs[row.id] = last_seq
@@ -183,7 +183,7 @@ class _Group:
         fresh = self._fresh.get(key, [])
         fresh_from = fresh[0].seq if fresh else last + 1
         stored = (
-            log.leaf_hashes(self._conn, self._rows[key].id, first, min(last, fresh_from - 1))
+            log_store.leaf_hashes(self._conn, self._rows[key].id, first, min(last, fresh_from - 1))
             if first < fresh_from
             else []
         )

@@ -1,12 +1,12 @@
 """The envelope of an event as audit sees it: checked once, cheaply, and split into index columns.
 
-An envelope (animus.dev/event/v1) has string values only and ASCII keys, all known. For such documents the sorted,
-compact form that the standard library writes is the RFC 8785 form, at a tenth of the cost of a general canonicaliser;
-tests compare the two. The budget is 10,000 events a second on two cores, so nothing more is done for each event.
+An envelope (animus.dev/event/v1, animus_kit.documents.event) has known ASCII keys, and values of which none may hold a
+character that JSON escapes. Its RFC 8785 form is therefore regular: one pattern over the bytes, with the keys in order,
+accepts exactly the canonical forms and gives the fields. That is a tenth of the cost of parsing and writing it again,
+which matters: the budget is 10,000 events a second on two cores, and nothing more is done for each event than this.
 """
 
 import hashlib
-import hmac
 import json
 import re
 from dataclasses import dataclass
@@ -15,35 +15,42 @@ from datetime import UTC, datetime
 from .merkle import leaf_hash
 
 DOCUMENT_TYPE = "animus.dev/event/v1"
-REQUIRED = frozenset(
-    {"type", "id", "source", "generation", "seq", "eventType", "time", "resource", "actor", "payloadDigest"}
-)
-OPTIONAL = frozenset({"project", "requestId"})
-KNOWN = REQUIRED | OPTIONAL
 
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
-_decode = json.JSONDecoder().decode
-_TIME = re.compile(r"(?a:\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z)").fullmatch
-# The patterns of animus_kit.documents.event.Envelope; a test holds the two together. They keep names of people and free
-# text out of the leaves, which can never be erased, and index rows within a page.
-_PATTERNS = {
-    field: re.compile(pattern).fullmatch
-    for field, pattern in {
-        "id": r"[A-Za-z0-9._-]{1,128}",
-        "eventType": r"(?=.{1,128}$)[a-z]+(?:-[a-z]+)*(?:\.[a-z]+(?:-[a-z]+)*)+",
-        "resource": r"[A-Za-z0-9._~/:-]{1,512}",
-        "actor": r"a-[0-9a-f]{32}|(?=.{1,128}$)[a-z]+(?:/[a-z0-9-]+)?",
-        "project": r"projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?",
-        "requestId": r"[A-Za-z0-9._-]{1,64}",
-    }.items()
-}
+# Wire name, pattern, whether it may be absent; in the order of the keys. The patterns are the kit's, and a test holds
+# the two together. They keep names of people and free text out of the leaves, which can never be erased, and bound what
+# is indexed.
+_FIELDS = (
+    ("actor", r"a-[0-9a-f]{32}|(?=[^\"]{1,128}\")[a-z]+(?:/[a-z0-9-]+)?", False),
+    ("eventType", r"(?=[^\"]{1,128}\")[a-z]+(?:-[a-z]+)*(?:\.[a-z]+(?:-[a-z]+)*)+", False),
+    ("generation", r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", False),
+    ("id", r"[A-Za-z0-9._-]{1,128}", False),
+    ("payloadDigest", r"sha256:[0-9a-f]{64}", False),
+    ("project", r"projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?", True),
+    ("requestId", r"[A-Za-z0-9._-]{1,64}", True),
+    ("resource", r"[A-Za-z0-9._~/:-]{1,512}", False),
+    ("seq", r"[1-9][0-9]{0,18}", False),
+    ("source", r"[a-z][a-z0-9-]{0,63}", False),
+    ("time", r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z", False),
+    ("type", re.escape(DOCUMENT_TYPE), False),
+)
+
+
+def _pattern() -> str:
+    parts = []
+    for position, (name, pattern, optional) in enumerate(_FIELDS):
+        part = ("," if position else "") + f'"{name}":"(?P<{name}>{pattern})"'
+        parts.append(f"(?:{part})?" if optional else part)
+    return r"\{" + "".join(parts) + r"\}"
+
+
+_canonical = re.compile(_pattern()).fullmatch
 
 
 class BadEnvelope(ValueError):
-    """The reason, for the source's operator. Holds no value of the envelope beyond names of fields."""
+    """What is wrong, for the source's operator. Holds no value of the envelope, only names of fields."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Leaf:
     """One event, ready for the log: its exact bytes, the leaf hash, and the columns it is found by."""
 
@@ -66,68 +73,50 @@ def check(source: str, generation: str, seq: int, envelope: bytes, payload: byte
     """Checks that the envelope is canonical, speaks for this source, generation and seq, and binds this payload.
 
     Raises BadEnvelope."""
-    document = _parse(envelope)
-    if document["source"] != source:
-        raise BadEnvelope("source is not the peer that sent it")
-    if document["generation"] != generation:
-        raise BadEnvelope("generation is not the request's")
-    if document["seq"] != str(seq):
-        raise BadEnvelope("seq is not the event's")
-    expected = "sha256:" + hashlib.sha256(salt + payload).hexdigest()
-    if not hmac.compare_digest(document["payloadDigest"].encode(), expected.encode()):
-        raise BadEnvelope("payloadDigest is not SHA-256(salt || payload)")
-    return Leaf(
-        source=source,
-        generation=generation,
-        seq=seq,
-        leaf_hash=leaf_hash(envelope),
-        envelope=envelope,
-        payload=payload,
-        salt=salt,
-        event_type=document["eventType"],
-        event_time=_time(document["time"]),
-        project=document.get("project"),
-        resource=document["resource"],
-        actor=document["actor"],
-        request_id=document.get("requestId"),
+    try:
+        match = _canonical(envelope.decode("ascii"))
+    except UnicodeDecodeError:
+        match = None
+    if match is None:
+        raise BadEnvelope(_why(envelope))
+    actor, event_type, its_generation, _, digest, project, request_id, resource, its_seq, its_source, time, _ = (
+        match.groups()
     )
-
-
-def _parse(envelope: bytes) -> dict[str, str]:
+    if its_source != source:
+        raise BadEnvelope("source is not the peer that sent it")
+    if its_generation != generation:
+        raise BadEnvelope("generation is not the request's")
+    if its_seq != str(seq):
+        raise BadEnvelope("seq is not the event's")
+    if digest != "sha256:" + hashlib.sha256(salt + payload).hexdigest():
+        raise BadEnvelope("payloadDigest is not SHA-256(salt || payload)")
     try:
-        text = envelope.decode()
-        document = _decode(text)
-    except (ValueError, RecursionError):
-        raise BadEnvelope("is not JSON in UTF-8") from None
-    if type(document) is not dict:
-        raise BadEnvelope("is not a JSON object")
-    keys = document.keys()
-    if not keys <= KNOWN:
-        raise BadEnvelope("has an unknown field")
-    if not keys >= REQUIRED:
-        raise BadEnvelope(f"lacks {min(REQUIRED - keys)}")
-    for value in document.values():
-        if type(value) is not str:
-            raise BadEnvelope("has a value that is not a string")
-    if _encode(document) != text:
-        raise BadEnvelope("is not in canonical form")
-    if document["type"] != DOCUMENT_TYPE:
-        raise BadEnvelope(f"is not of type {DOCUMENT_TYPE}")
-    _check_fields(document)
-    return document
-
-
-def _check_fields(document: dict[str, str]) -> None:
-    for field, matches in _PATTERNS.items():
-        value = document.get(field)
-        if value is not None and not matches(value):
-            raise BadEnvelope(f"{field} does not have the form it must have")
-
-
-def _time(text: str) -> datetime:
-    if not _TIME(text):
-        raise BadEnvelope("time is not RFC 3339 in UTC with microseconds")
-    try:
-        return datetime.fromisoformat(text[:-1]).replace(tzinfo=UTC)
+        event_time = datetime.fromisoformat(time[:-1]).replace(tzinfo=UTC)
     except ValueError:
         raise BadEnvelope("time does not exist") from None
+    return Leaf(
+        source, generation, seq, leaf_hash(envelope), envelope, payload, salt,
+        event_type, event_time, project, resource, actor, request_id,
+    )  # fmt: skip
+
+
+def _why(envelope: bytes) -> str:
+    """Tells what the pattern did not like. Slow, and only for what is refused anyway."""
+    try:
+        document = json.loads(envelope.decode())
+    except (ValueError, RecursionError):
+        return "is not JSON in UTF-8"
+    if type(document) is not dict:
+        return "is not a JSON object"
+    unknown = document.keys() - {name for name, _, _ in _FIELDS}
+    if unknown:
+        return "has an unknown field"
+    for name, pattern, optional in _FIELDS:
+        value = document.get(name)
+        if value is None and not optional:
+            return f"lacks {name}"
+        if value is not None and type(value) is not str:
+            return f"has a value that is not a string: {name}"
+        if value is not None and not re.fullmatch(f'(?:{pattern})"', value + '"'):
+            return f"{name} does not have the form it must have"
+    return "is not in canonical form"

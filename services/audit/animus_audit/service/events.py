@@ -7,12 +7,12 @@ from animus.audit.v1 import event_pb2_grpc as rpc
 from animus_kit.db.engine import transaction
 from animus_kit.server.authz import Access
 from animus_kit.server.context import current
+from animus_kit.server.paging import Page, PageTokenInvalid
 
 from .. import permissions
 from ..domain.errors import EventNotFound
 from ..store import events
 from .mapping import event_to_proto, filter_from_proto
-from .paging import IndexPage
 
 
 class EventService(rpc.EventServiceServicer):
@@ -51,13 +51,13 @@ class EventService(rpc.EventServiceServicer):
         )
 
     def _list(self, request, project: str | None) -> pb.ListEventsResponse:
-        page = IndexPage.parse(request)
+        page = Page.parse(request)
         with transaction(self._engine) as conn:
             size = events.log_size(conn)
             found = events.page(
                 conn,
                 filter_from_proto(request.filter, project),
-                after=page.after,
+                after=_after(page),
                 below=size,
                 limit=page.size,
                 descending=request.descending,
@@ -67,3 +67,12 @@ class EventService(rpc.EventServiceServicer):
             next_page_token=page.token(found.events[-1].index) if found.more else "",
             log_size=size,
         )
+
+
+def _after(page: Page) -> int | None:
+    """The index that the page before ended at."""
+    if not page.after:
+        return None
+    if len(page.after) != 1 or not isinstance(page.after[0], int) or not 0 <= page.after[0] < 2**63:
+        raise PageTokenInvalid("the token is damaged; start again without it")
+    return page.after[0]

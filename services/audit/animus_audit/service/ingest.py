@@ -1,7 +1,8 @@
 """EventIngestService: proto ⇄ domain. The work is the writer's."""
 
-from concurrent.futures import Future
+from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Protocol
 
 from animus.audit.v1 import ingest_pb2 as pb
 from animus.audit.v1 import ingest_pb2_grpc as rpc
@@ -13,7 +14,16 @@ from ..domain.errors import EnvelopeInvalid
 from ..writer import Appended, Writer
 
 # What a request without a deadline waits for a commit. Its events may be in the log all the same: a repeat tells.
-_LONGEST_WAIT_SECONDS = 30.0
+LONGEST_WAIT_SECONDS = 30.0
+
+
+class Sent(Protocol):
+    """One event as its source sends it."""
+
+    seq: int
+    envelope: bytes
+    payload: bytes
+    salt: bytes
 
 
 class EventIngestService(rpc.EventIngestServiceServicer):
@@ -21,44 +31,38 @@ class EventIngestService(rpc.EventIngestServiceServicer):
         self._writer = writer
 
     def AppendEvents(self, request: pb.AppendEventsRequest, context) -> pb.AppendEventsResponse:
-        ctx = current()
-        remaining = context.time_remaining()
-        return append(self._writer, ctx.peer.name, request, remaining)
+        # The source is who the certificate says, never what the request says.
+        source = current().peer.name
+        appended = append(self._writer, source, request.generation, request.events, context.time_remaining())
+        return pb.AppendEventsResponse(last_seq=appended.last_seq, log_size=appended.log_size)
 
 
-def append(
-    writer: Writer, source: str, request: pb.AppendEventsRequest, timeout: float | None
-) -> pb.AppendEventsResponse:
-    """source: the name of the authenticated service. timeout: seconds, None where the caller set none."""
-    done = writer.submit(leaves(source, request))
-    appended = _wait(done, min(timeout or _LONGEST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS))
-    return pb.AppendEventsResponse(last_seq=appended.last_seq, log_size=appended.log_size)
+class LocalDelivery:
+    """Where audit's own sequencer delivers: the same writer without a wire, since audit is a source like every other."""
+
+    def __init__(self, writer: Writer):
+        self._writer = writer
+
+    def deliver(self, generation: str, batch: Sequence[Sent]) -> int:
+        return append(self._writer, "audit", generation, batch, None).last_seq
 
 
-def leaves(source: str, request: pb.AppendEventsRequest) -> list[Leaf]:
-    """Raises EnvelopeInvalid, which names the event."""
-    found = []
-    for position, event in enumerate(request.events):
-        try:
-            found.append(check(source, request.generation, event.seq, event.envelope, event.payload, event.salt))
-        except BadEnvelope as bad:
-            raise EnvelopeInvalid(position, event.seq, str(bad)) from None
-    return found
-
-
-def _wait(done: Future[Appended], timeout: float) -> Appended:
+def append(writer: Writer, source: str, generation: str, events: Sequence[Sent], timeout: float | None) -> Appended:
+    """Checks, hands to the writer, waits for the commit. timeout: seconds, None where the caller set none."""
+    done = writer.submit(leaves(source, generation, events))
     try:
-        return done.result(timeout)
+        return done.result(min(timeout or LONGEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS))
     except FutureTimeout:
         done.cancel()
         raise DeadlineExceeded("the log did not take the events in time") from None
 
 
-class LocalIngest:
-    """AppendEvents without a wire, for audit's own sequencer: audit is a source like every other."""
-
-    def __init__(self, writer: Writer):
-        self._writer = writer
-
-    def AppendEvents(self, request: pb.AppendEventsRequest, timeout: float | None = None) -> pb.AppendEventsResponse:
-        return append(self._writer, "audit", request, timeout)
+def leaves(source: str, generation: str, events: Sequence[Sent]) -> list[Leaf]:
+    """Raises EnvelopeInvalid, which names the event."""
+    found = []
+    for position, event in enumerate(events):
+        try:
+            found.append(check(source, generation, event.seq, event.envelope, event.payload, event.salt))
+        except BadEnvelope as bad:
+            raise EnvelopeInvalid(position, event.seq, str(bad)) from None
+    return found

@@ -39,21 +39,24 @@ class LogReader:
         self._keepalive_seconds = keepalive_seconds
 
     async def walk(self, start: int, where: Filter) -> AsyncIterator[tuple[list[StoredEvent], int]]:
-        """Yields (events, next index) for ever; without events to tell that it is alive or has moved on.
+        """Yields (events, next index) until the process ends; without events to tell that it is alive or has moved on, and once when
+        it has come to the end of the log.
 
         Raises IndexBeyondLog."""
         size = await self._call(self._size)
         if start > size:
             raise IndexBeyondLog(start, size)
-        at = start
-        while True:
+        at, told_end = start, False
+        while not self._follower.stopping:
             if at < size:
                 found, at = await self._call(self._scan, where, at, min(size, at + _MAX_SCANNED))
                 yield found, at
+            elif not told_end:
+                told_end = True
+                yield [], at
             else:
                 size = max(size, await self._follower.wait_beyond(size, self._keepalive_seconds))
-                if at >= size:
-                    yield [], at
+                told_end = at < size
 
     async def _call(self, read: Callable, *args):
         return await asyncio.get_running_loop().run_in_executor(self._executor, read, *args)
