@@ -30,10 +30,15 @@ class PolicySetInvalid(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """reasons: the ids of the policies that decided, or the evaluation errors that denied."""
+    """policies: the ids of those that decided. errors: what went wrong, and so denied."""
 
     allowed: bool
-    reasons: tuple[str, ...]
+    policies: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        return self.policies + self.errors
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class PolicySet:
         platform_admins: members, "user:…" and "group:…".
         """
         if permission not in self.permissions:
-            return Verdict(False, ("unknown-permission",))
+            return Verdict(False, errors=("unknown-permission",))
         resource = {"type": "Project", "id": project} if project else {"type": "Platform", "id": "animus"}
         request = {
             "principal": {"type": "User", "id": principal.subject},
@@ -128,10 +133,10 @@ class PolicySet:
         try:
             result = cedarpy.is_authorized(request, self._handle, entities, self._schema_handle)
         except ValueError as refused:
-            return Verdict(False, (f"error: {refused}",))
+            return Verdict(False, errors=(f"error: {refused}",))
         diagnostics = result.diagnostics
         if diagnostics.errors:
-            return Verdict(False, tuple(f"error: {e}" for e in diagnostics.errors))
+            return Verdict(False, errors=tuple(f"error: {e}" for e in diagnostics.errors))
         ids = diagnostics.id_annotations_by_reason
         return Verdict(result.allowed, tuple(sorted(ids.get(reason, reason) for reason in diagnostics.reasons)))
 

@@ -2,7 +2,8 @@
 
 AppError
 ├── InvalidArgument
-│   └── FactsNotCanonical       FACTS_NOT_CANONICAL
+│   ├── FactsNotCanonical       FACTS_NOT_CANONICAL
+│   └── QuestionInvalid         QUESTION_INVALID
 ├── NotFound
 │   ├── RoleBindingNotFound     ROLE_BINDING_NOT_FOUND
 │   ├── DecisionNotFound        DECISION_NOT_FOUND
@@ -22,6 +23,15 @@ class FactsNotCanonical(InvalidArgument):
             f"facts are not a canonical JSON document: {problem}",
             violations=[FieldViolation("facts", "FACTS_NOT_CANONICAL", problem)],
         )
+
+
+class QuestionInvalid(InvalidArgument):
+    """A decision's document cannot hold a field of the request."""
+
+    reason = "QUESTION_INVALID"
+
+    def __init__(self, path: str, problem: str):
+        super().__init__(f"{path}: {problem}", violations=[FieldViolation(path, "QUESTION_INVALID", problem)])
 
 
 class RoleBindingNotFound(NotFound):

@@ -7,12 +7,9 @@ row with the first decision under it.
 from dataclasses import dataclass
 from datetime import datetime
 
-from animus_kit.digest import sha256_hex
-from animus_kit.documents import canonical
+from animus_kit.documents import decision as documents
 
 from .engine import PolicySet
-
-DOCUMENT_TYPE = "animus.dev/policy-snapshot/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +32,11 @@ def snapshot_name(project: str, digest: str) -> str:
 
 
 def current_snapshot(policy_set: PolicySet, project: str) -> PolicySnapshot:
-    """The snapshot in force. rules: quality and gate rules of the project, of which there are none yet."""
-    document = canonical.dumps(
-        {
-            "type": DOCUMENT_TYPE,
-            "project": project,
-            "policySetDigest": policy_set.digest,
-            "policies": [{"id": i, "digest": d} for i, d in sorted(policy_set.policy_digests.items())],
-            "rules": [],
-        }
+    """The snapshot in force. A project has no rules of its own yet."""
+    document = documents.PolicySnapshot(
+        project=project,
+        policy_set_digest=policy_set.digest,
+        policies=tuple(documents.PolicyRef(id=i, digest=d) for i, d in policy_set.policy_digests.items()),
+        rules=(),
     )
-    return PolicySnapshot(project, document, "sha256:" + sha256_hex(document))
+    return PolicySnapshot(project, document.to_bytes(), document.digest)
