@@ -7,7 +7,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    ForeignKey,
     Identity,
     Index,
     MetaData,
@@ -15,6 +14,9 @@ from sqlalchemy import (
     Text,
     text,
 )
+
+from animus_kit.db import outbox as kit_outbox
+from animus_kit.db import tail as kit_tail
 
 metadata = MetaData()
 
@@ -33,8 +35,8 @@ nodes = Table(
 edges = Table(
     "edges",
     metadata,
-    Column("source_id", BigInteger, ForeignKey("nodes.id"), primary_key=True),
-    Column("target_id", BigInteger, ForeignKey("nodes.id"), primary_key=True),
+    Column("source_id", BigInteger, primary_key=True),
+    Column("target_id", BigInteger, primary_key=True),
     Column("kind", Text, primary_key=True),
     # Index of the event that states it, and of the one that closes it.
     Column("from_index", BigInteger, primary_key=True),
@@ -55,3 +57,7 @@ skipped_events = Table(
     Column("event_type", Text, nullable=False),
     Column("problem", Text, nullable=False),
 )
+
+# One row of it: how far the log is applied. Denials are lineage's only own events.
+tail_cursors = kit_tail.tables(metadata)
+outbox, outbox_source = kit_outbox.tables(metadata)
