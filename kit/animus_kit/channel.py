@@ -84,6 +84,8 @@ def _metadata(given: Any) -> list[tuple[str, Any]]:
 
 
 def _timeout(given: float | None) -> float:
+    if trace.in_transaction.get():
+        raise RuntimeError("an RPC inside a database transaction: locks would wait for another process")
     limit = given if given is not None else DEFAULT_DEADLINE_SECONDS
     deadline = trace.deadline.get()
     if deadline is not None:

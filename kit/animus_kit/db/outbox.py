@@ -67,7 +67,7 @@ def tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         "outbox_source",
         metadata,
         # One row: this database is one source.
-        sa.Column("only", sa.Boolean, sa.CheckConstraint("only"), primary_key=True, server_default=sa.true()),
+        sa.Column("only", sa.Boolean, sa.CheckConstraint('"only"'), primary_key=True, server_default=sa.true()),
         # New when a database is created or restored, so that numbers given twice are never taken for one another.
         sa.Column("generation", sa.Uuid(as_uuid=False), nullable=False, server_default=sa.text("gen_random_uuid()")),
         sa.Column("last_seq", sa.BigInteger, nullable=False, server_default="0"),

@@ -125,7 +125,7 @@ class Sequencer:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        backoff = Backoff(first=0.05, most=5.0)
+        backoff = Backoff(0.05, 5.0)
         while not self._stop.is_set():
             try:
                 with psycopg.connect(

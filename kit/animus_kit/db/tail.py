@@ -164,7 +164,7 @@ class Tail:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        backoff = Backoff(first=0.1, most=10.0)
+        backoff = Backoff(0.1, 10.0)
         while not self._stop.is_set():
             try:
                 with transaction(self._engine) as conn:
