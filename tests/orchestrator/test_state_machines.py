@@ -16,7 +16,7 @@ from animus_orchestrator.domain.failure import RULES, FailureClass
 from animus_orchestrator.domain.retry import MAX_EARLY_LOSSES, Again, Over, RetryPolicy, decide
 from animus_orchestrator.domain.run import Run, RunGraph, RunState, settle
 from animus_orchestrator.domain.step import Step, StepState
-from animus_orchestrator.errors import StaleAttempt
+from animus_orchestrator.domain.errors import StaleAttempt
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 NAMES = ["a", "b", "c", "d", "e"]

@@ -60,10 +60,10 @@ def state(agent: Agent) -> tuple[AgentState, str]:
         return AgentState.ENROLLED, ""
     if not agent.session_open:
         return AgentState.OFFLINE, ""
-    if abs(agent.clock_skew_seconds) > CLOCK_SKEW_LIMIT_SECONDS:
-        return AgentState.ONLINE, "CLOCK_SKEW"
     if agent.draining:
         return AgentState.DRAINING, "AGENT_DRAINING"
+    if abs(agent.clock_skew_seconds) > CLOCK_SKEW_LIMIT_SECONDS:
+        return AgentState.ONLINE, "CLOCK_SKEW"
     if abs(agent.clock_skew_seconds) > CLOCK_SKEW_NOTICE_SECONDS:
         return AgentState.ONLINE, "CLOCK_OFF"
     return AgentState.ONLINE, ""

@@ -14,8 +14,8 @@ from enum import StrEnum
 from animus_orchestrator.domain import attempt as attempts
 from animus_orchestrator.domain import step as steps
 from animus_orchestrator.domain.attempt import Attempt, AttemptState, Result
+from animus_orchestrator.domain.errors import StaleAttempt
 from animus_orchestrator.domain.step import Step, StepState
-from animus_orchestrator.errors import StaleAttempt
 
 
 class RunState(StrEnum):

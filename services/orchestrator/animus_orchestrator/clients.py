@@ -1,0 +1,42 @@
+"""What this service asks of others: catalog resolves names, policy decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from animus.catalog.v1 import resolution_pb2, resolution_pb2_grpc
+from animus.policy.v1 import decision_pb2, decision_pb2_grpc
+from animus_kit.status import from_rpc_error
+
+TIMEOUT_SECONDS = 10.0
+
+
+class Catalog:
+    def __init__(self, channel: grpc.Channel):
+        self._stub = resolution_pb2_grpc.ResolutionServiceStub(channel)
+
+    def resolve(self, request: resolution_pb2.ResolveBindingsRequest) -> resolution_pb2.ResolveBindingsResponse:
+        """Raises: RemoteError."""
+        return _call(self._stub.ResolveBindings, request)
+
+
+class Policy:
+    def __init__(self, channel: grpc.Channel):
+        self._stub = decision_pb2_grpc.DecisionPointServiceStub(channel)
+
+    def snapshot(self, project: str) -> decision_pb2.PolicySnapshot:
+        """The snapshot in force. Raises: RemoteError."""
+        return _call(self._stub.GetCurrentSnapshot, decision_pb2.GetCurrentSnapshotRequest(project=project))
+
+    def decide(self, request: decision_pb2.DecideRequest) -> decision_pb2.Decision:
+        """Raises: RemoteError."""
+        return _call(self._stub.Decide, request)
+
+
+def _call(method: Any, request: Any) -> Any:
+    try:
+        return method(request, timeout=TIMEOUT_SECONDS)
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from None

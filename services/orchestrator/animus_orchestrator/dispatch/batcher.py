@@ -1,0 +1,88 @@
+"""One writer for many streams: work that waits is applied in one transaction.
+
+Nothing is delayed to make batches larger: while one transaction commits, the next batch gathers, so that a lone
+message waits for nothing and a crowd shares its commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+from animus_kit.errors import AppError
+from animus_kit.log import get_logger
+
+Work = TypeVar("Work")
+Answer = TypeVar("Answer")
+log = get_logger(__name__)
+
+
+class Batcher(Generic[Work, Answer]):
+    """Applies work in batches on one thread. `apply` gets a list and returns one answer or error for each item."""
+
+    def __init__(self, apply: Callable[[Sequence[Work]], Sequence[Answer | AppError]], max_batch: int = 256):
+        self._apply = apply
+        self._max = max_batch
+        self._queue: asyncio.Queue[tuple[Work, asyncio.Future[Answer]]] = asyncio.Queue(maxsize=max_batch * 64)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dispatch-writer")
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="dispatch-writer")
+
+    async def post(self, work: Work) -> asyncio.Future[Answer]:
+        """Queues the work; the future is done when it is durable. Work of one caller is applied in its order."""
+        done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        await self._queue.put((work, done))
+        return done
+
+    async def submit(self, work: Work) -> Answer:
+        """Waits until the work is durable. Raises what it was refused with."""
+        return await (await self.post(work))
+
+    async def close(self) -> None:
+        """Finishes what was submitted."""
+        if self._task is None:
+            return
+        await self._queue.join()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._thread.shutdown(wait=True)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = [await self._queue.get()]
+            while len(batch) < self._max and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            try:
+                await loop.run_in_executor(self._thread, self._do, loop, batch)
+            finally:
+                for _ in batch:
+                    self._queue.task_done()
+
+    def _do(self, loop: asyncio.AbstractEventLoop, batch: list[tuple[Work, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = list(self._apply([work for work, _ in batch]))
+        except Exception as error:  # one bad item must not take the others with it: each gets a transaction of its own
+            if len(batch) == 1:
+                log.exception("dispatch work failed", extra={"work": type(batch[0][0]).__name__})
+                loop.call_soon_threadsafe(_settle, batch[0][1], error)
+                return
+            log.warning("a batch failed and is applied one by one", extra={"size": len(batch), "error": str(error)})
+            for item in batch:
+                self._do(loop, [item])
+            return
+        for (_, done), answer in zip(batch, answers, strict=True):
+            loop.call_soon_threadsafe(_settle, done, answer)
+
+
+def _settle(done: asyncio.Future, answer: object) -> None:
+    if done.done():  # the stream that asked is gone
+        return
+    if isinstance(answer, Exception):
+        done.set_exception(answer)
+    else:
+        done.set_result(answer)

@@ -1,0 +1,58 @@
+"""What an agent should hold, told whole each time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from google.protobuf.duration_pb2 import Duration
+
+from animus.agent.v1 import dispatch_pb2 as pb
+from animus_orchestrator.dispatch.work import SessionState
+from animus_orchestrator.domain.attempt import RESULTS, AttemptState
+from animus_orchestrator.store import queue
+
+if TYPE_CHECKING:
+    from animus_orchestrator.dispatch.writer import Batch, Limits
+
+_INTENT = pb.AttemptDirective.Intent
+_OWN_ENDS = frozenset(s.value for s in RESULTS)
+
+
+def make(batch: Batch, sessions: list[SessionState], limits: Limits) -> dict[str, pb.Directive]:
+    """Reads what is durable in this transaction and answers each agent. Keyed by agent id."""
+    if not sessions:
+        return {}
+    names = {n for s in sessions for n in s.listed} | {n for s in sessions for n in s.given}
+    rows = queue.attempts_by_name(batch.conn, names)
+    lease = Duration()
+    lease.FromTimedelta(limits.agent_lease)
+    return {s.agent.id: _directive(batch.touch(s), rows, lease) for s in sessions}
+
+
+def _directive(session: SessionState, rows: dict[str, queue.AttemptRow], lease: Duration) -> pb.Directive:
+    out = pb.Directive(unschedulable_reason=session.unschedulable)
+    for name in sorted(session.listed):
+        row = rows.get(name)
+        intent = _intent(session, row)
+        item = out.attempts.add(attempt=name, intent=intent)
+        if intent in (_INTENT.INTENT_KEEP, _INTENT.INTENT_CANCEL):
+            item.lease_duration.CopyFrom(lease)
+    for name in sorted(session.given):
+        row = rows.get(name)
+        if row is None or not row.live or row.agent != session.agent.id:
+            # Ended before the agent ever listed it; if the assignment did arrive, its next Status is told STALE.
+            session.ended(name)
+        elif row.state == AttemptState.CANCELING.value:
+            out.attempts.add(attempt=name, intent=_INTENT.INTENT_CANCEL).lease_duration.CopyFrom(lease)
+        else:
+            out.assignments.add(attempt=name, contract=row.contract, grant=row.grant, lease_duration=lease)
+    return out
+
+
+def _intent(session: SessionState, row: queue.AttemptRow | None) -> int:
+    if row is None or row.agent != session.agent.id:
+        return _INTENT.INTENT_STALE
+    if row.live:
+        return _INTENT.INTENT_CANCEL if row.state == AttemptState.CANCELING.value else _INTENT.INTENT_KEEP
+    # Ended by its own report: durable. Ended by us (LOST): whatever it still does is stale.
+    return _INTENT.INTENT_FORGET if row.state in _OWN_ENDS else _INTENT.INTENT_STALE

@@ -1,0 +1,86 @@
+"""Giving ready steps to agents with room."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from animus_orchestrator.dispatch.contracts import Contracts
+from animus_orchestrator.dispatch.work import SessionState, Size
+from animus_orchestrator.domain.errors import StaleAttempt
+from animus_orchestrator.domain.scheduler import Placement, place
+from animus_orchestrator.store import graph as graph_store
+from animus_orchestrator.store import queue
+from animus_orchestrator.store.facts import emit_facts
+
+if TYPE_CHECKING:
+    from animus_orchestrator.dispatch.writer import Batch, Limits
+
+
+def lease(
+    batch: Batch, sessions: list[SessionState], contracts: Contracts, limits: Limits
+) -> dict[str, list[str]]:
+    """Leases what fits. Answers agent id → names of its new attempts.
+
+    Candidates are read without a lock, placed, and claimed by locking their runs, skipping those that somebody else
+    holds: two dispatch processes may choose the same step, and only one gets it.
+    """
+    by_agent = {s.agent.id: s for s in sessions}
+    rooms = [r for s in sessions if (r := s.room()) is not None]
+    found = queue.candidates(batch.conn, rooms)
+    if not found:
+        return {}
+    placements = place([c.need for c in found], rooms)
+    if not placements:
+        return {}
+    run_of = {c.need.step_uid: c.run_uid for c in found}
+    partial: dict[int, set[int]] = {}
+    for p in placements:
+        partial.setdefault(run_of[p.step_uid], set()).add(p.step_uid)
+    loaded = graph_store.load(batch.conn, partial, partial=partial, skip_locked=True)
+    plans = queue.step_plans(batch.conn, [p.step_uid for p in placements])
+    rows: list[queue.Lease] = []
+    given: dict[str, list[str]] = {}
+    for p in placements:
+        one = loaded.get(run_of[p.step_uid])
+        plan = plans.get(p.step_uid)
+        if one is None or plan is None:
+            continue
+        row = _lease_one(batch, one, plan, p, by_agent[p.agent], contracts)
+        if row is None:
+            continue
+        rows.append(row)
+        session = batch.touch(by_agent[p.agent])
+        session.given[row.name] = session.sizes[row.name] = Size(plan.cpu_millis, plan.memory_bytes, p.gpu_uuids)
+        given.setdefault(p.agent, []).append(row.name)
+    queue.insert_leases(batch.conn, rows, limits.lease)
+    graph_store.save(batch.conn, loaded.values(), new_attempts=frozenset((r.step_uid, r.number) for r in rows))
+    emit_facts(batch.conn, loaded.values())
+    return given
+
+
+def _lease_one(
+    batch: Batch,
+    one: graph_store.Loaded,
+    plan: queue.StepPlan,
+    placement: Placement,
+    session: SessionState,
+    contracts: Contracts,
+) -> queue.Lease | None:
+    try:
+        attempt = one.graph.lease(plan.step, placement.agent, batch.now)
+    except (StaleAttempt, KeyError):
+        return None  # somebody else was first, or the run is being canceled
+    name = f"{plan.run_name}/steps/{plan.step}/attempts/{attempt.number}"
+    contract, grant = contracts.issue(plan, name, attempt.number, placement.agent, batch.now)
+    return queue.Lease(
+        step_uid=plan.step_uid,
+        number=attempt.number,
+        run_uid=plan.run_uid,
+        name=name,
+        agent=placement.agent,
+        instance_id=session.agent.instance_id,
+        lease_time=batch.now,
+        contract=contract,
+        grant=grant,
+        gpu_uuids=placement.gpu_uuids,
+    )

@@ -1,0 +1,170 @@
+"""Opening a session, and bringing what an agent says it holds together with what it should hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection
+
+from animus.agent.v1 import dispatch_pb2 as pb
+from animus_orchestrator.dispatch.work import Open, SessionState, Size
+from animus_orchestrator.domain import agent as agents
+from animus_orchestrator.domain.attempt import AttemptState
+from animus_orchestrator.domain.errors import AgentRevoked, AgentUnknown, CertificateSuperseded, StaleAttempt
+from animus_orchestrator.domain.scheduler import Gpu, Room
+from animus_orchestrator.store import agents as agent_store
+from animus_orchestrator.store import graph as graph_store
+from animus_orchestrator.store import queue
+from animus_orchestrator.store.facts import SERVICE, agent_actor, emit_agent, emit_facts
+from animus_orchestrator.store.listen import SESSION
+
+if TYPE_CHECKING:
+    from animus_orchestrator.dispatch.writer import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSession:
+    session: SessionState
+    status: pb.Status
+    acknowledged_seq: int
+
+
+def admit(conn: Connection, agent_id: str, serial: str) -> agent_store.AgentRecord:
+    """Locks the agent and checks the certificate it came with.
+
+    The current and the next certificate are both good until the next is first used, which is now.
+    Raises: AgentUnknown, AgentRevoked, CertificateSuperseded.
+    """
+    found = agent_store.get(conn, agent_id, lock=True)
+    if found is None:
+        raise AgentUnknown(f"agents/{agent_id} has not enrolled here")
+    if found.agent.revoked:
+        raise AgentRevoked(f"agents/{agent_id} is revoked")
+    if serial == found.next_serial:
+        agent_store.promote_certificate(conn, agent_id, serial)
+        emit_agent(conn, "orchestrator.agent.certificate-renewed", agent_id, {"serial": serial}, agent_actor(agent_id))
+    elif serial != found.serial:
+        raise CertificateSuperseded(f"certificate {serial} of agents/{agent_id} is no longer in use")
+    return found
+
+
+def open_session(batch: Batch, work: Open, wall: datetime) -> OpenedSession:
+    """Opens the agent's next session; every older one is fenced from here on."""
+    conn, hello = batch.conn, work.hello
+    found = admit(conn, work.agent_id, work.serial)
+    agent = agents.connect(found.agent, hello.instance_id)
+    skew = agents.clock_skew(_client_time(hello.status), wall)
+    agent = replace(agent, draining=hello.status.draining, clock_skew_seconds=skew)
+    if agent.cordoned and not found.agent.cordoned:
+        emit_agent(
+            conn,
+            "orchestrator.agent.cordoned",
+            agent.id,
+            {"reason": agent.cordoned, "instanceId": hello.instance_id, "otherInstanceId": found.agent.instance_id},
+            SERVICE,
+        )
+    agent_store.save_session(
+        conn, agent, boot_id=hello.boot_id, claimed=hello.node.SerializeToString(deterministic=True)
+    )
+    graph_store.notify(conn, SESSION, [f"{agent.id}/{agent.session}"])
+    session = SessionState(
+        agent=agent,
+        spool_id=hello.spool_id,
+        platform=hello.node.platform,
+        capabilities=frozenset(c.name for c in hello.node.capabilities if c.available),
+        gpu_models={g.uuid: g.model for g in hello.node.gpus},
+        attestation_key=found.attestation_key,
+    )
+    return OpenedSession(session, hello.status, agent_store.spool_seq(conn, agent.id, hello.spool_id))
+
+
+def close(conn: Connection, session: SessionState) -> None:
+    agent_store.close_session(conn, session.agent.id, session.agent.session)
+
+
+def set_cordoned(session: SessionState, reason: str) -> None:
+    session.agent = replace(session.agent, cordoned=reason)
+    session.unschedulable = agents.unschedulable(session.agent)
+
+
+def take_status(session: SessionState, status: pb.Status, wall: datetime) -> None:
+    """Takes over what the agent says of itself."""
+    skew = agents.clock_skew(_client_time(status), wall)
+    session.agent = replace(session.agent, draining=status.draining, clock_skew_seconds=skew)
+    session.unschedulable = agents.unschedulable(session.agent)
+    session.listed = {h.attempt for h in status.held}
+    session.released = {}
+    for name in session.listed:
+        size = session.given.pop(name, None)
+        if size is not None:
+            session.sizes[name] = size
+    session.sizes = {n: s for n, s in session.sizes.items() if n in session.listed}
+    session.stated = Room(
+        agent=session.agent.id,
+        pool=session.agent.pool,
+        attempts=status.room.attempts,
+        cpu_millis=status.room.cpu_millis,
+        memory_bytes=status.room.memory_bytes,
+        gpus=tuple(Gpu(u, session.gpu_models.get(u, "")) for u in status.room.gpu_uuids),
+    )
+
+
+def seen(session: SessionState) -> agent_store.Seen:
+    return agent_store.Seen(
+        session.agent.id, session.agent.session, session.agent.clock_skew_seconds, session.agent.draining
+    )
+
+
+def reconcile(batch: Batch, spoke: list[tuple[SessionState, pb.Status, bool]]) -> None:
+    """Finds attempts that an agent should hold and does not list.
+
+    Given and never listed: its assignment was lost, or is on its way, and is sent again. Listed once, or leased to
+    another process of the node: the node has lost it. That its processes are dead is not known before the lease runs
+    out.
+    """
+    if not spoke:
+        return
+    by_agent = {s.agent.id: (s, fresh) for s, _, fresh in spoke}
+    lost: list[queue.AttemptRow] = []
+    for row in queue.live_of(batch.conn, by_agent).values():
+        session, fresh = by_agent[row.agent]
+        size = Size(row.cpu_millis, row.memory_bytes, row.gpu_uuids)
+        if row.name in session.listed:
+            session.sizes.setdefault(row.name, size)
+            continue
+        if row.name in session.given:
+            continue
+        same_process = row.instance_id == session.agent.instance_id
+        canceling = row.state == AttemptState.CANCELING.value
+        if row.listed or not same_process or (fresh and canceling):
+            lost.append(row)
+        else:
+            session.given[row.name] = size
+    if not lost:
+        return
+    # Whoever holds one of these runs now may be committing it: skipped here, looked at again with the next Status.
+    loaded = graph_store.load(batch.conn, [r.run_uid for r in lost], skip_locked=True)
+    for row in lost:
+        one = loaded.get(row.run_uid)
+        if one is None:
+            continue
+        try:
+            one.graph.lose(
+                row.step,
+                row.number,
+                batch.now,
+                reason="DISOWNED",
+                message=f"agents/{row.agent} no longer holds it",
+                lease_until=row.lease_until if row.lease_until > batch.now else None,
+            )
+        except StaleAttempt:
+            continue
+    graph_store.save(batch.conn, loaded.values())
+    emit_facts(batch.conn, loaded.values())
+
+
+def _client_time(status: pb.Status) -> datetime | None:
+
+    return status.client_time.ToDatetime(UTC) if status.HasField("client_time") else None

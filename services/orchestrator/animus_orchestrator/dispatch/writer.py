@@ -1,0 +1,209 @@
+"""The one place where dispatch writes: a batch of work from many streams, one transaction.
+
+The order inside a batch is fixed: sessions, events, statuses, leases, answers. Events come first, so that a commit's
+successor is leased to the same agent in the same breath. Runs are locked before anything in them is written.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import Connection, Engine
+
+from animus.agent.v1 import dispatch_pb2 as pb
+from animus_kit.clock import Clock
+from animus_kit.db.engine import transaction
+from animus_kit.errors import AppError
+from animus_kit.log import get_logger
+from animus_orchestrator.dispatch import directives, events, leasing, sessions
+from animus_orchestrator.dispatch.contracts import Contracts
+from animus_orchestrator.dispatch.work import (
+    Close,
+    EventsWork,
+    Look,
+    Open,
+    Opened,
+    SessionState,
+    StatusWork,
+    Work,
+)
+from animus_orchestrator.domain.errors import AgentRevoked, SessionSuperseded
+from animus_orchestrator.store import agents as agent_store
+from animus_orchestrator.store import queue
+from animus_orchestrator.store.graph import db_now
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long leases hold and how much an attempt may tell."""
+
+    lease: timedelta = timedelta(seconds=60)
+    lease_margin: timedelta = timedelta(seconds=15)
+    """The agent's lease ends this much earlier than the server's."""
+    log_bytes: int = 64 * 1024 * 1024
+    metric_points: int = 100_000
+
+    @property
+    def agent_lease(self) -> timedelta:
+        return self.lease - self.lease_margin
+
+
+class Batch:
+    """What one transaction knows. Sessions it changes go back to what they were if it does not commit."""
+
+    def __init__(self, conn: Connection):
+        self.conn = conn
+        self.now = db_now(conn)
+        self._before: dict[int, tuple[SessionState, dict]] = {}
+
+    def touch(self, session: SessionState) -> SessionState:
+        if id(session) not in self._before:
+            state = {
+                f: copy.copy(getattr(session, f))
+                for f in ("agent", "stated", "listed", "given", "released", "sizes", "unschedulable", "closed")
+            }
+            self._before[id(session)] = (session, state)
+        return session
+
+    def restore(self) -> None:
+        for session, state in self._before.values():
+            for name, value in state.items():
+                setattr(session, name, value)
+
+
+class Writer:
+    """Applies batches of `Work`."""
+
+    def __init__(self, engine: Engine, contracts: Contracts, clock: Clock, limits: Limits):
+        self._engine = engine
+        self._contracts = contracts
+        self._clock = clock
+        self._limits = limits
+
+    def apply(self, works: Sequence[Work]) -> list[object]:
+        """Answers each item, with what it asked for or with the error it is refused with."""
+        batch: Batch | None = None
+        try:
+            with transaction(self._engine) as conn:
+                batch = Batch(conn)
+                return self._apply(batch, works)
+        except BaseException:
+            if batch is not None:
+                batch.restore()
+            raise
+
+    def _apply(self, batch: Batch, works: Sequence[Work]) -> list[object]:
+        conn = batch.conn
+        answers: list[object] = [None] * len(works)
+        opened: dict[int, sessions.OpenedSession] = {}
+        for i, work in enumerate(works):
+            if isinstance(work, Close):
+                work.session.closed = True
+                sessions.close(conn, work.session)
+            elif isinstance(work, Open):
+                try:
+                    opened[i] = sessions.open_session(batch, work, self._clock.now())
+                except AppError as error:
+                    answers[i] = error
+        refused = self._fence(batch, works)
+        for i, work in enumerate(works):
+            if isinstance(work, StatusWork | EventsWork) and id(work.session) in refused:
+                answers[i] = refused[id(work.session)]
+
+        told = [
+            (i, w) for i, w in enumerate(works) if isinstance(w, EventsWork) and answers[i] is None
+        ]
+        acks = events.apply(batch, [w for _, w in told], self._contracts, self._limits)
+
+        spoke: list[tuple[SessionState, pb.Status, bool]] = [(o.session, o.status, True) for o in opened.values()]
+        spoke += [
+            (w.session, w.status, False)
+            for i, w in enumerate(works)
+            if isinstance(w, StatusWork) and answers[i] is None
+        ]
+        for session, status, _ in spoke:
+            sessions.take_status(batch.touch(session), status, self._clock.now())
+        sessions.reconcile(batch, spoke)
+        queue.renew(
+            conn, [(h.attempt, s.agent.id) for s, status, _ in spoke for h in status.held], self._limits.lease
+        )
+        agent_store.save_seen(conn, [sessions.seen(s) for s, _, _ in spoke])
+
+        asking: dict[str, SessionState] = {s.agent.id: s for s, _, _ in spoke}
+        asking |= {w.session.agent.id: w.session for _, w in told}
+        for work in works:
+            if isinstance(work, Look):
+                asking |= {s.agent.id: s for s in work.sessions if id(s) not in refused and not s.closed}
+        leased = leasing.lease(batch, list(asking.values()), self._contracts, self._limits)
+
+        answering = self._who_hears(works, answers, opened, acks, leased)
+        made = directives.make(batch, answering, self._limits)
+        for i, work in enumerate(works):
+            if answers[i] is not None:
+                continue
+            match work:
+                case Open():
+                    one = opened[i]
+                    directive = made[one.session.agent.id]
+                    directive.status_sequence = one.status.sequence
+                    answers[i] = Opened(one.session, one.acknowledged_seq, directive)
+                case StatusWork():
+                    directive = pb.Directive()
+                    directive.CopyFrom(made[work.session.agent.id])
+                    directive.status_sequence = work.status.sequence
+                    answers[i] = directive
+                case EventsWork():
+                    ack = acks[id(work)]
+                    answers[i] = [pb.ControlMessage(events_ack=ack.message)]
+                    if work.session.agent.id in made and (ack.ended or work.session.agent.id in leased):
+                        answers[i].append(pb.ControlMessage(directive=made[work.session.agent.id]))
+                case Look():
+                    answers[i] = {s.agent.id: made[s.agent.id] for s in work.sessions if s.agent.id in made}
+                case Close():
+                    answers[i] = True
+        return answers
+
+    def _who_hears(self, works, answers, opened, acks, leased) -> list[SessionState]:
+        hear: dict[str, SessionState] = {o.session.agent.id: o.session for o in opened.values()}
+        for i, work in enumerate(works):
+            if answers[i] is not None:
+                continue
+            match work:
+                case StatusWork():
+                    hear[work.session.agent.id] = work.session
+                case EventsWork() if acks[id(work)].ended or work.session.agent.id in leased:
+                    hear[work.session.agent.id] = work.session
+                case Look():
+                    hear |= {
+                        s.agent.id: s
+                        for s in work.sessions
+                        if not s.closed and (not work.only_work or s.agent.id in leased)
+                    }
+        return list(hear.values())
+
+    def _fence(self, batch: Batch, works: Sequence[Work]) -> dict[int, AppError]:
+        """Sessions that may write no more, by identity."""
+        present: dict[int, SessionState] = {}
+        for work in works:
+            if isinstance(work, StatusWork | EventsWork):
+                present[id(work.session)] = work.session
+            elif isinstance(work, Look):
+                present |= {id(s): s for s in work.sessions}
+        current = agent_store.sessions(batch.conn, [s.agent.id for s in present.values()])
+        refused: dict[int, AppError] = {}
+        for key, session in present.items():
+            number, revoked, cordoned = current.get(session.agent.id, (-1, True, ""))
+            if number != session.agent.session:
+                batch.touch(session).closed = True
+                refused[key] = SessionSuperseded(f"session {number} of {session.agent.name} has taken over")
+            elif revoked:
+                batch.touch(session).closed = True
+                refused[key] = AgentRevoked(f"{session.agent.name} is revoked")
+            elif cordoned != session.agent.cordoned:
+                sessions.set_cordoned(batch.touch(session), cordoned)
+        return refused

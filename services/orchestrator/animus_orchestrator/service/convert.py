@@ -1,0 +1,216 @@
+"""Rows and documents → protos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from animus.agent.v1 import node_pb2
+from animus.orchestrator.v1 import agent_pb2, pipeline_pb2, run_pb2
+from animus.type.v1 import metric_pb2, value_pb2
+from animus_kit.documents.bindings import Bindings, CodeBinding, DatasetBinding
+from animus_kit.documents.errors import DocumentError
+from animus_kit.documents.values import Parameter
+from animus_kit.errors import FieldViolation
+from animus_kit.names import parse
+from animus_orchestrator.domain import agent as agents
+from animus_orchestrator.domain.errors import BindingsInvalid
+from animus_orchestrator.store import pipelines
+from animus_orchestrator.store.agents import AgentRecord
+
+
+def time(value: datetime | None) -> Timestamp | None:
+    if value is None:
+        return None
+    out = Timestamp()
+    out.FromDatetime(value.astimezone(UTC))
+    return out
+
+
+# -- pipelines ----------------------------------------------------------------------------------------------------------
+
+
+def pipeline(one: pipelines.Pipeline) -> pipeline_pb2.Pipeline:
+    name = f"projects/{one.project}/pipelines/{one.id}"
+    return pipeline_pb2.Pipeline(
+        name=name,
+        display_name=one.display_name,
+        description=one.description,
+        labels=one.labels,
+        latest_version=f"{name}/versions/v{one.latest_version}" if one.latest_version else "",
+        creator=one.creator,
+        create_time=time(one.create_time),
+        update_time=time(one.update_time),
+        etag=str(one.revision),
+    )
+
+
+def pipeline_version(one: pipelines.PipelineVersion) -> pipeline_pb2.PipelineVersion:
+    return pipeline_pb2.PipelineVersion(
+        name=f"projects/{one.project}/pipelines/{one.pipeline}/versions/v{one.number}",
+        document=one.document,
+        media_type=one.media_type,
+        canonical_document=one.canonical_document,
+        pipeline_digest=one.pipeline_digest,
+        creator=one.creator,
+        create_time=time(one.create_time),
+    )
+
+
+def version_name(name: str) -> tuple[str, str, int | None]:
+    """(project, pipeline, number) of a pipeline version's name; None for a last part that is no "v" and a number."""
+    ids = parse("projects/{project}/pipelines/{pipeline}/versions/{version}", name)
+    return ids["project"], ids["pipeline"], _number(ids["version"].removeprefix("v"), ids["version"][:1] == "v")
+
+
+def attempt_number(text: str) -> int | None:
+    return _number(text, True)
+
+
+def _number(digits: str, ok: bool) -> int | None:
+    return int(digits) if ok and digits.isascii() and digits.isdigit() and len(digits) < 18 and digits[0] != "0" else None
+
+
+# -- runs ---------------------------------------------------------------------------------------------------------------
+
+
+def bindings_in(project: str, told: run_pb2.Bindings) -> Bindings:
+    """Raises: BindingsInvalid."""
+    try:
+        made = Bindings(
+            datasets=tuple(
+                DatasetBinding(dataset_ref=d.dataset_ref, dataset_version=d.dataset_version) for d in told.datasets
+            ),
+            code=tuple(CodeBinding(step=c.step or None, code_snapshot=c.code_snapshot) for c in told.code),
+            parameters=tuple(Parameter(name=p.name, value=getattr(p.value, p.value.WhichOneof("kind"))) for p in told.parameters),
+            labels=dict(told.labels),
+            experiment=told.experiment or None,
+        )
+        made.check_project(f"projects/{project}")
+    except DocumentError as error:
+        raise BindingsInvalid(
+            str(error), violations=[FieldViolation(f"bindings.{error.path}".rstrip("."), error.reason, error.message)]
+        ) from None
+    return made
+
+
+def bindings_out(document: bytes) -> run_pb2.Bindings:
+    one = Bindings.from_bytes(document)
+    return run_pb2.Bindings(
+        datasets=[
+            run_pb2.Bindings.Dataset(dataset_ref=d.dataset_ref, dataset_version=d.dataset_version)
+            for d in one.datasets
+        ],
+        code=[run_pb2.Bindings.Code(step=c.step or "", code_snapshot=c.code_snapshot) for c in one.code],
+        parameters=[value_pb2.Parameter(name=p.name, value=_value(p.value)) for p in one.parameters],
+        labels=dict(one.labels),
+        experiment=one.experiment or "",
+    )
+
+
+def _value(value: object) -> value_pb2.Value:
+    match value:
+        case bool():
+            return value_pb2.Value(bool_value=value)
+        case int():
+            return value_pb2.Value(int_value=value)
+        case float():
+            return value_pb2.Value(double_value=value)
+        case _:
+            return value_pb2.Value(string_value=str(value))
+
+
+def run(row: Any, *, plan: bytes = b"") -> run_pb2.Run:
+    return run_pb2.Run(
+        name=f"projects/{row.project}/runs/{row.id}",
+        pipeline_version=row.pipeline_version,
+        bindings=bindings_out(row.bindings),
+        state=f"STATE_{row.state}",
+        state_reason=row.reason,
+        state_message=row.message,
+        plan_digest=row.plan_digest,
+        plan=plan,
+        policy_snapshot_digest=row.policy_snapshot_digest,
+        decision=row.decision,
+        labels=dict(row.labels),
+        experiment=row.experiment,
+        creator=row.creator,
+        create_time=time(row.create_time),
+        start_time=time(row.start_time),
+        end_time=time(row.end_time),
+        etag=str(row.revision),
+    )
+
+
+def step(run_name: str, row: Any, outputs: Sequence[Any], *, action: bytes = b"") -> run_pb2.Step:
+    return run_pb2.Step(
+        name=f"{run_name}/steps/{row.name}",
+        state=f"STATE_{row.state}",
+        state_reason=row.reason,
+        state_message=row.message,
+        dependencies=row.dependencies,
+        recipe_digest=row.recipe_digest,
+        action_digest=row.action_digest,
+        action=action,
+        current_attempt=row.current_attempt,
+        outputs=[
+            run_pb2.StepOutput(
+                name=o.name,
+                manifest_digest=o.manifest_digest,
+                artifact=o.artifact,
+                file_count=o.file_count,
+                size_bytes=o.size_bytes,
+            )
+            for o in outputs
+        ],
+        metrics=[metric_pb2.Metric(name=n, value=v) for n, v in sorted(row.metrics.items())],
+        ready_time=time(row.ready_time),
+        start_time=time(row.start_time),
+        end_time=time(row.end_time),
+    )
+
+
+def attempt(row: Any, *, full: bool = False) -> run_pb2.Attempt:
+    out = run_pb2.Attempt(
+        name=row.name,
+        state=f"STATE_{row.state}",
+        agent=f"agents/{row.agent}",
+        failure_class=f"FAILURE_CLASS_{row.failure_class}" if row.failure_class else 0,
+        state_reason=row.reason,
+        state_message=row.message,
+        log_size_bytes=row.log_size,
+        log_truncated=row.log_truncated,
+        lease_time=time(row.lease_time),
+        start_time=time(row.start_time),
+        end_time=time(row.end_time),
+    )
+    if row.exit_code is not None:
+        out.exit_code = row.exit_code
+    if full:
+        out.contract = row.contract
+        out.provenance = row.provenance or b""
+        out.sandbox_report = row.sandbox_report or b""
+    return out
+
+
+# -- agents -------------------------------------------------------------------------------------------------------------
+
+
+def agent(one: AgentRecord, attempts: Sequence[str]) -> agent_pb2.Agent:
+    state, reason = agents.state(one.agent)
+    return agent_pb2.Agent(
+        name=one.agent.name,
+        state=f"STATE_{state}",
+        state_reason=reason,
+        pool=one.agent.pool,
+        projects=sorted(f"projects/{p}" for p in one.agent.projects),
+        labels=one.agent.labels,
+        claimed=node_pb2.NodeInfo.FromString(one.claimed) if one.claimed else None,
+        attempts=attempts,
+        enroll_time=time(one.enroll_time),
+        last_seen_time=time(one.last_seen_time),
+        certificate_expire_time=time(one.certificate_expire_time),
+    )

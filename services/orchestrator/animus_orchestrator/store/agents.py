@@ -1,0 +1,303 @@
+"""Agents, their sessions, spools, certificates and join tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql as pg
+
+from animus_orchestrator.domain.agent import Agent
+from animus_orchestrator.store.schema import agent_spools, agents, join_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRecord:
+    """An agent with what only the store and the wire care about."""
+
+    agent: Agent
+    claimed: bytes | None
+    attestation_key: bytes
+    attestation_certificate: bytes
+    serial: str
+    next_serial: str | None
+    next_certificate: bytes | None
+    next_key_digest: str | None
+    enroll_time: datetime
+    last_seen_time: datetime | None
+    certificate_expire_time: datetime
+
+
+def record(row: Any) -> AgentRecord:
+    return AgentRecord(
+        agent=Agent(
+            id=row.id,
+            pool=row.pool,
+            projects=frozenset(row.projects),
+            labels=dict(row.labels),
+            cordoned=row.cordoned,
+            draining=row.draining,
+            revoked=row.revoked,
+            session=row.session,
+            session_open=row.session_open,
+            instance_id=row.instance_id,
+            past_instances=tuple(row.past_instances),
+            clock_skew_seconds=row.clock_skew_seconds,
+        ),
+        claimed=row.claimed,
+        attestation_key=row.attestation_key,
+        attestation_certificate=row.attestation_certificate,
+        serial=row.serial,
+        next_serial=row.next_serial,
+        next_certificate=row.next_certificate,
+        next_key_digest=row.next_key_digest,
+        enroll_time=row.enroll_time,
+        last_seen_time=row.last_seen_time,
+        certificate_expire_time=row.certificate_expire_time,
+    )
+
+
+def get(conn: Connection, agent_id: str, *, lock: bool = False) -> AgentRecord | None:
+    query = sa.select(agents).where(agents.c.id == agent_id)
+    row = conn.execute(query.with_for_update(key_share=True) if lock else query).first()
+    return record(row) if row else None
+
+
+def get_many(conn: Connection, ids: Iterable[str]) -> dict[str, AgentRecord]:
+    wanted = sa.literal(sorted(set(ids)), sa.ARRAY(sa.Text))
+    return {row.id: record(row) for row in conn.execute(sa.select(agents).where(agents.c.id == sa.any_(wanted)))}
+
+
+def insert(conn: Connection, values: dict[str, Any]) -> bool:
+    """False when an agent of this id exists."""
+    statement = pg.insert(agents).values(values).on_conflict_do_nothing(index_elements=["id"])
+    return conn.execute(statement).rowcount == 1
+
+
+def save_session(conn: Connection, agent: Agent, *, boot_id: str, claimed: bytes) -> None:
+    conn.execute(
+        sa.update(agents)
+        .where(agents.c.id == agent.id)
+        .values(
+            session=agent.session,
+            session_open=agent.session_open,
+            instance_id=agent.instance_id,
+            past_instances=list(agent.past_instances),
+            cordoned=agent.cordoned,
+            draining=agent.draining,
+            clock_skew_seconds=agent.clock_skew_seconds,
+            boot_id=boot_id,
+            claimed=claimed,
+            last_seen_time=sa.func.now(),
+        )
+    )
+
+
+def close_session(conn: Connection, agent_id: str, session: int) -> bool:
+    """Only if no newer session has taken over."""
+    statement = (
+        sa.update(agents)
+        .where(agents.c.id == agent_id, agents.c.session == session, agents.c.session_open)
+        .values(session_open=False, last_seen_time=sa.func.now())
+    )
+    return conn.execute(statement).rowcount == 1
+
+
+def close_silent(conn: Connection, seconds: float) -> list[str]:
+    """Marks sessions closed of which nothing was heard: their dispatch process may have died."""
+    silent = sa.func.now() - sa.cast(sa.literal(f"{seconds} seconds"), sa.Interval)
+    statement = (
+        sa.update(agents)
+        .where(agents.c.session_open, agents.c.last_seen_time < silent)
+        .values(session_open=False)
+        .returning(agents.c.id)
+    )
+    return list(conn.execute(statement).scalars())
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a Status changed about an agent."""
+
+    id: str
+    session: int
+    clock_skew_seconds: float
+    draining: bool
+
+
+def save_seen(conn: Connection, seen: Iterable[Seen]) -> None:
+    rows = sorted(seen, key=lambda s: s.id)
+    if not rows:
+        return
+    conn.execute(
+        sa.text("""
+            UPDATE agents AS a
+            SET last_seen_time = now(), clock_skew_seconds = s.skew, draining = s.draining, session_open = true
+            FROM (
+                SELECT g.id, s.skew, s.draining
+                FROM agents AS g
+                JOIN unnest(CAST(:ids AS text[]), CAST(:sessions AS bigint[]), CAST(:skews AS float8[]),
+                            CAST(:draining AS boolean[])) AS s(id, session, skew, draining)
+                  ON g.id = s.id AND g.session = s.session
+                ORDER BY g.id
+                FOR NO KEY UPDATE OF g
+            ) AS s
+            WHERE a.id = s.id
+        """),
+        {
+            "ids": [s.id for s in rows],
+            "sessions": [s.session for s in rows],
+            "skews": [s.clock_skew_seconds for s in rows],
+            "draining": [s.draining for s in rows],
+        },
+    )
+
+
+def sessions(conn: Connection, ids: Iterable[str]) -> dict[str, tuple[int, bool, str]]:
+    """Agent → (current session, revoked, why cordoned)."""
+    wanted = sa.literal(sorted(set(ids)), sa.ARRAY(sa.Text))
+    query = sa.select(agents.c.id, agents.c.session, agents.c.revoked, agents.c.cordoned).where(
+        agents.c.id == sa.any_(wanted)
+    )
+    return {row.id: (row.session, row.revoked, row.cordoned) for row in conn.execute(query)}
+
+
+def lock_spools(conn: Connection, spools: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """Locks and reads the last durable seq of each (agent, spool id)."""
+    found = {}
+    for agent, spool in sorted(set(spools)):
+        conn.execute(
+            pg.insert(agent_spools)
+            .values(agent=agent, spool_id=spool, last_seq=0)
+            .on_conflict_do_nothing(index_elements=["agent", "spool_id"])
+        )
+        found[agent, spool] = conn.execute(
+            sa.select(agent_spools.c.last_seq)
+            .where(agent_spools.c.agent == agent, agent_spools.c.spool_id == spool)
+            .with_for_update()
+        ).scalar_one()
+    return found
+
+
+def save_spools(conn: Connection, spools: dict[tuple[str, str], int]) -> None:
+    if not spools:
+        return
+    conn.execute(
+        sa.update(agent_spools)
+        .where(agent_spools.c.agent == sa.bindparam("b_agent"), agent_spools.c.spool_id == sa.bindparam("b_spool"))
+        .values(last_seq=sa.bindparam("b_seq")),
+        [{"b_agent": a, "b_spool": s, "b_seq": seq} for (a, s), seq in spools.items()],
+    )
+
+
+def spool_seq(conn: Connection, agent: str, spool_id: str) -> int:
+    query = sa.select(agent_spools.c.last_seq).where(
+        agent_spools.c.agent == agent, agent_spools.c.spool_id == spool_id
+    )
+    return conn.execute(query).scalar_one_or_none() or 0
+
+
+def set_next_certificate(
+    conn: Connection, agent_id: str, *, serial: str, certificate: bytes, key_digest: str, expire_time: datetime
+) -> None:
+    conn.execute(
+        sa.update(agents)
+        .where(agents.c.id == agent_id)
+        .values(
+            next_serial=serial, next_certificate=certificate, next_key_digest=key_digest, next_expire_time=expire_time
+        )
+    )
+
+
+def promote_certificate(conn: Connection, agent_id: str, serial: str) -> bool:
+    """The next certificate was used: from now on only it is good."""
+    statement = (
+        sa.update(agents)
+        .where(agents.c.id == agent_id, agents.c.next_serial == serial)
+        .values(
+            serial=agents.c.next_serial,
+            certificate=agents.c.next_certificate,
+            certificate_expire_time=agents.c.next_expire_time,
+            next_serial=None,
+            next_certificate=None,
+            next_key_digest=None,
+            next_expire_time=None,
+        )
+    )
+    return conn.execute(statement).rowcount == 1
+
+
+# -- join tokens ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class JoinToken:
+    """`used_by` is the digest of the keys that used it; `response` what they were answered, serialised."""
+
+    id: str
+    secret_hash: bytes
+    agent: str
+    pool: str
+    projects: tuple[str, ...]
+    labels: dict[str, str]
+    creator: str
+    create_time: datetime
+    expire_time: datetime
+    used_by: str | None = None
+    response: bytes | None = None
+
+
+def insert_token(conn: Connection, token: JoinToken) -> None:
+    conn.execute(
+        sa.insert(join_tokens).values(
+            id=token.id,
+            secret_hash=token.secret_hash,
+            agent=token.agent,
+            pool=token.pool,
+            projects=list(token.projects),
+            labels=token.labels,
+            creator=token.creator,
+            create_time=token.create_time,
+            expire_time=token.expire_time,
+        )
+    )
+
+
+def lock_token(conn: Connection, token_id: str) -> JoinToken | None:
+    row = conn.execute(sa.select(join_tokens).where(join_tokens.c.id == token_id).with_for_update()).first()
+    if row is None:
+        return None
+    return JoinToken(
+        id=row.id,
+        secret_hash=row.secret_hash,
+        agent=row.agent,
+        pool=row.pool,
+        projects=tuple(row.projects),
+        labels=dict(row.labels),
+        creator=row.creator,
+        create_time=row.create_time,
+        expire_time=row.expire_time,
+        used_by=row.used_by,
+        response=row.response,
+    )
+
+
+def use_token(conn: Connection, token_id: str, *, used_by: str, response: bytes, now: datetime) -> None:
+    conn.execute(
+        sa.update(join_tokens)
+        .where(join_tokens.c.id == token_id)
+        .values(used_by=used_by, used_time=now, response=response)
+    )
+
+
+def token_reserves(conn: Connection, agent_id: str, now: datetime) -> bool:
+    """Whether the id belongs to an agent or to a token that may still make one."""
+    taken = sa.select(sa.literal(1)).where(agents.c.id == agent_id)
+    waiting = sa.select(sa.literal(1)).where(
+        join_tokens.c.agent == agent_id, join_tokens.c.used_by.is_(None), join_tokens.c.expire_time > now
+    )
+    return conn.execute(sa.union_all(taken, waiting).limit(1)).first() is not None

@@ -1,0 +1,286 @@
+"""The queue of ready steps, leases and their renewal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from animus_orchestrator.domain.scheduler import Need, Room
+from animus_orchestrator.store.graph import LIVE_STATES
+from animus_orchestrator.store.schema import attempts, runs, steps
+
+PAGE = 256
+
+
+def _array(values: Iterable[Any], kind: Any) -> sa.ColumnElement:
+    return sa.any_(sa.literal(list(values), sa.ARRAY(kind)))
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    need: Need
+    run_uid: int
+
+
+def candidates(conn: Connection, rooms: Sequence[Room], page: int = PAGE) -> list[Candidate]:
+    """Ready steps in the queue's order, less those that can fit none of the rooms. Locks nothing."""
+    if not rooms:
+        return []
+    query = (
+        sa.select(
+            steps.c.uid, steps.c.run_uid, steps.c.project, steps.c.pool, steps.c.cpu_millis, steps.c.memory_bytes,
+            steps.c.gpus, steps.c.gpu_model, steps.c.platform, steps.c.capabilities,
+        )
+        .where(
+            steps.c.state == "READY",
+            steps.c.pool == _array({r.pool for r in rooms}, sa.Text),
+            steps.c.cpu_millis <= max(r.cpu_millis for r in rooms),
+            steps.c.memory_bytes <= max(r.memory_bytes for r in rooms),
+            steps.c.gpus <= max(len(r.gpus) for r in rooms),
+        )
+        .order_by(steps.c.priority.desc(), steps.c.ready_time, steps.c.uid)
+        .limit(page)
+    )  # fmt: skip
+    if all(r.projects for r in rooms):
+        query = query.where(steps.c.project == _array({p for r in rooms for p in r.projects}, sa.Text))
+    if all(r.capabilities is not None for r in rooms):
+        union = sorted({c for r in rooms for c in r.capabilities})
+        query = query.where(steps.c.capabilities.contained_by(sa.literal(union, sa.ARRAY(sa.Text))))
+    return [
+        Candidate(
+            Need(
+                step_uid=row.uid,
+                project=row.project,
+                pool=row.pool,
+                cpu_millis=row.cpu_millis,
+                memory_bytes=row.memory_bytes,
+                gpus=row.gpus,
+                gpu_model=row.gpu_model,
+                platform=row.platform,
+                capabilities=frozenset(row.capabilities),
+            ),
+            row.run_uid,
+        )
+        for row in conn.execute(query)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A row of `attempts` at its birth."""
+
+    step_uid: int
+    number: int
+    run_uid: int
+    name: str
+    agent: str
+    instance_id: str
+    lease_time: datetime
+    contract: bytes
+    grant: bytes
+    gpu_uuids: tuple[str, ...] = ()
+
+
+def insert_leases(conn: Connection, leases: Sequence[Lease], duration: timedelta) -> None:
+    if not leases:
+        return
+    conn.execute(
+        sa.insert(attempts).values(
+            {"state": "LEASED", "lease_until": sa.func.now() + sa.bindparam("duration", duration, sa.Interval)}
+        ),
+        [
+            {
+                "step_uid": one.step_uid,
+                "number": one.number,
+                "run_uid": one.run_uid,
+                "name": one.name,
+                "agent": one.agent,
+                "instance_id": one.instance_id,
+                "lease_time": one.lease_time,
+                "contract": one.contract,
+                "grant": one.grant,
+                "gpu_uuids": list(one.gpu_uuids),
+                "duration": duration,
+            }
+            for one in leases
+        ],
+    )
+
+
+def renew(conn: Connection, held: Iterable[tuple[str, str]], duration: timedelta) -> None:
+    """Extends the leases of (attempt, agent) pairs, as far as they are live and that agent's.
+
+    The rows are locked in one order, so that two renewals never wait for each other.
+    """
+    pairs = sorted(set(held))
+    if not pairs:
+        return
+    conn.execute(
+        sa.text("""
+            UPDATE attempts AS a SET lease_until = now() + CAST(:duration AS interval), listed = true
+            FROM (
+                SELECT a.step_uid, a.number
+                FROM attempts AS a
+                JOIN unnest(CAST(:names AS text[]), CAST(:agents AS text[])) AS h(name, agent)
+                  ON a.name = h.name AND a.agent = h.agent
+                WHERE a.state = ANY(:live)
+                ORDER BY a.step_uid, a.number
+                FOR NO KEY UPDATE OF a
+            ) AS l
+            WHERE a.step_uid = l.step_uid AND a.number = l.number
+        """),
+        {
+            "duration": duration,
+            "names": [n for n, _ in pairs],
+            "agents": [a for _, a in pairs],
+            "live": LIVE_STATES,
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """What the server holds about an attempt, as far as dispatch needs it."""
+
+    name: str
+    step_uid: int
+    number: int
+    run_uid: int
+    step: str
+    agent: str
+    instance_id: str
+    listed: bool
+    state: str
+    ran: bool
+    lease_until: datetime
+    cpu_millis: int
+    memory_bytes: int
+    gpu_uuids: tuple[str, ...]
+    contract: bytes
+    grant: bytes
+    log_size: int
+    metric_count: int
+
+    @property
+    def live(self) -> bool:
+        return self.state in LIVE_STATES
+
+
+def _rows(conn: Connection, condition: sa.ColumnElement) -> list[AttemptRow]:
+    a = attempts.c
+    query = (
+        sa.select(
+            a.name, a.step_uid, a.number, a.run_uid, steps.c.name.label("step"), a.agent, a.instance_id, a.listed,
+            a.state, a.ran, a.lease_until, steps.c.cpu_millis, steps.c.memory_bytes, a.gpu_uuids, a.contract,
+            a.grant, a.log_size, a.metric_count,
+        )
+        .join(steps, steps.c.uid == a.step_uid)
+        .where(condition)
+    )  # fmt: skip
+    return [AttemptRow(**{**row._mapping, "gpu_uuids": tuple(row.gpu_uuids)}) for row in conn.execute(query)]
+
+
+def attempts_by_name(conn: Connection, names: Iterable[str]) -> dict[str, AttemptRow]:
+    wanted = set(names)
+    return {r.name: r for r in _rows(conn, attempts.c.name == _array(wanted, sa.Text))} if wanted else {}
+
+
+def live_of(conn: Connection, agents: Iterable[str]) -> dict[str, AttemptRow]:
+    """Every attempt that these agents should hold."""
+    wanted = set(agents)
+    if not wanted:
+        return {}
+    condition = (attempts.c.agent == _array(wanted, sa.Text)) & attempts.c.state.in_(LIVE_STATES)
+    return {r.name: r for r in _rows(conn, condition)}
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    run_uid: int
+    step: str
+    number: int
+
+
+def expired(conn: Connection, limit: int = 500) -> list[Expired]:
+    """Live attempts whose lease has run out by the database's clock."""
+    query = (
+        sa.select(attempts.c.run_uid, steps.c.name, attempts.c.number)
+        .join(steps, steps.c.uid == attempts.c.step_uid)
+        .where(attempts.c.state.in_(LIVE_STATES), attempts.c.lease_until < sa.func.now())
+        .order_by(attempts.c.lease_until)
+        .limit(limit)
+    )
+    return [Expired(*row) for row in conn.execute(query)]
+
+
+def still_expired(conn: Connection, run_uids: Iterable[int]) -> set[tuple[int, str, int]]:
+    """Those of these (locked) runs, read again: a renewal may have come first."""
+    query = (
+        sa.select(attempts.c.run_uid, steps.c.name, attempts.c.number)
+        .join(steps, steps.c.uid == attempts.c.step_uid)
+        .where(
+            attempts.c.run_uid == _array(run_uids, sa.BigInteger),
+            attempts.c.state.in_(LIVE_STATES),
+            attempts.c.lease_until < sa.func.now(),
+        )
+    )
+    return {tuple(row) for row in conn.execute(query)}
+
+
+def due_retries(conn: Connection, limit: int = 500) -> list[tuple[int, str]]:
+    """(run, step) of steps whose backoff has passed."""
+    query = (
+        sa.select(steps.c.run_uid, steps.c.name)
+        .where(steps.c.state == "RETRYING", steps.c.not_before <= sa.func.now())
+        .order_by(steps.c.not_before)
+        .limit(limit)
+    )
+    return [tuple(row) for row in conn.execute(query)]
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What a contract is made of, beside the attempt itself. `inputs`, `code` and `environment_lock` as in the table."""
+
+    step_uid: int
+    run_uid: int
+    project: str
+    run: str
+    """The run's id."""
+    step: str
+    action: bytes
+    action_digest: str
+    recipe_digest: str
+    plan_digest: str
+    decision_digest: str
+    inputs: list[dict[str, str]]
+    code: dict[str, str] | None
+    environment_lock: dict[str, str]
+    cpu_millis: int
+    memory_bytes: int
+    gpus: int
+    timeout_seconds: int
+    capabilities: list[str]
+
+    @property
+    def run_name(self) -> str:
+        return f"projects/{self.project}/runs/{self.run}"
+
+
+def step_plans(conn: Connection, step_uids: Iterable[int]) -> dict[int, StepPlan]:
+    s, r = steps.c, runs.c
+    query = (
+        sa.select(
+            s.uid.label("step_uid"), s.run_uid, s.project, r.id.label("run"), s.name.label("step"), s.action,
+            s.action_digest, s.recipe_digest, r.plan_digest, r.decision_digest, s.inputs, s.code, s.environment_lock,
+            s.cpu_millis, s.memory_bytes, s.gpus, s.timeout_seconds, s.capabilities,
+        )
+        .join(runs, r.uid == s.run_uid)
+        .where(s.uid == _array(step_uids, sa.BigInteger))
+    )  # fmt: skip
+    return {row.step_uid: StepPlan(**row._mapping) for row in conn.execute(query)}
