@@ -111,9 +111,7 @@ class TrustBundle(Document):
     def keys_for(self, purpose: str, when: datetime) -> dict[str, Ed25519PublicKey]:
         """Keys that may sign for a purpose at a time, by id, as `dsse.verify` takes them."""
         return {
-            key.key_id: decode_key(key.public_key)
-            for key in self.keys
-            if key.purpose == purpose and key.valid_at(when)
+            key.key_id: decode_key(key.public_key) for key in self.keys if key.purpose == purpose and key.valid_at(when)
         }
 
 

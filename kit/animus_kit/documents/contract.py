@@ -53,9 +53,7 @@ class Limits(Record):
     log_bytes: int = field(int64(0))
 
 
-DEFAULT_LIMITS = Limits(
-    pids=1024, tmp_bytes=256 << 20, output_bytes=10 << 30, output_files=100_000, log_bytes=64 << 20
-)
+DEFAULT_LIMITS = Limits(pids=1024, tmp_bytes=256 << 20, output_bytes=10 << 30, output_files=100_000, log_bytes=64 << 20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,9 +85,7 @@ def build(
     return entries
 
 
-def walk(
-    root: str | os.PathLike[str], profile: str, limits: Limits = Limits()
-) -> Iterator[tuple[Found, int]]:
+def walk(root: str | os.PathLike[str], profile: str, limits: Limits = Limits()) -> Iterator[tuple[Found, int]]:
     """Yields each file with an open descriptor, which is closed afterwards (-1 for a symlink), in no special order.
 
     Raises as `build`.
@@ -143,9 +141,7 @@ class _Walk:
         manifest.check_target(path, target)
         return Found(path, manifest.SYMLINK, 0, target)
 
-    def _file(
-        self, descriptor: int, name: str, path: str, status: os.stat_result
-    ) -> Iterator[tuple[Found, int]]:
+    def _file(self, descriptor: int, name: str, path: str, status: os.stat_result) -> Iterator[tuple[Found, int]]:
         if not stat.S_ISREG(status.st_mode):
             raise DocumentError("SPECIAL_FILE", "not a regular file", path)
         # NONBLOCK: should it have become a FIFO since, open must not wait for a writer.

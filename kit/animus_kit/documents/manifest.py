@@ -42,7 +42,9 @@ _HEAD = b'{"entries":['
 _TAIL = b'],"type":"' + TYPE.encode() + b'"}'
 _STRING = rb'"((?:[^"\\\x00-\x1f]|\\["\\])*)"'
 _ENTRY = re.compile(
-    rb'\{"kind":"(?:(file|executable)","path":' + _STRING + rb',"sha256":"([0-9a-f]{64})","size":"(0|[1-9][0-9]{0,18})"\}'
+    rb'\{"kind":"(?:(file|executable)","path":'
+    + _STRING
+    + rb',"sha256":"([0-9a-f]{64})","size":"(0|[1-9][0-9]{0,18})"\}'
     rb'|symlink","path":' + _STRING + rb',"target":' + _STRING + rb"\})"
 )
 _LONGEST_ENTRY = 2 * (MAX_PATH_BYTES + MAX_TARGET_BYTES) + 256

@@ -83,8 +83,7 @@ class Provenance(Record):
             "_type": STATEMENT_TYPE,
             "type": canonical.type_of(self.NOUN),
             "subject": [
-                {"name": one.name, "digest": _digest(one.manifest), "annotations": _sizes(one)}
-                for one in self.outputs
+                {"name": one.name, "digest": _digest(one.manifest), "annotations": _sizes(one)} for one in self.outputs
             ]
             # A statement has a subject; where a step has no outputs it is the action itself.
             or [{"name": "action", "digest": _digest(self.action_digest)}],

@@ -339,7 +339,9 @@ PROJECT = text(72, f"projects/{LABEL_PATTERN}")
 AGENT = text(70, f"agents/{LABEL_PATTERN}")
 RUN = text(200, f"projects/{LABEL_PATTERN}/runs/{LABEL_PATTERN}")
 ATTEMPT = text(512, f"projects/{LABEL_PATTERN}/runs/{LABEL_PATTERN}/steps/{LABEL_PATTERN}/attempts/[1-9][0-9]{{0,17}}")
-RESOURCE = text(512, r"[a-z][A-Za-z]*/[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:/[a-z][A-Za-z]*/[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
+RESOURCE = text(
+    512, r"[a-z][A-Za-z]*/[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:/[a-z][A-Za-z]*/[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
+)
 """Any resource name: pairs of collection and id."""
 PLATFORM = text(64, r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9._]+)?")
 """An OCI platform, for example linux/amd64 or linux/arm64/v8."""

@@ -14,7 +14,9 @@ MAX_STEPS = 1000
 
 NAME = Text(LABEL_PATTERN, "NAME_INVALID", "a name is a lower-case DNS label: a-z, 0-9 and '-', at most 63", 1024)
 ENV_NAME = Text("[A-Za-z_][A-Za-z0-9_]*", "NAME_INVALID", "letters, digits and '_', no digit first", 256)
-PARAMETER_NAME = Text("[A-Za-z_][A-Za-z0-9_]{0,62}", "NAME_INVALID", "letters, digits and '_', no digit first, at most 63")
+PARAMETER_NAME = Text(
+    "[A-Za-z_][A-Za-z0-9_]{0,62}", "NAME_INVALID", "letters, digits and '_', no digit first, at most 63"
+)
 DESCRIPTION = Text(empty=True)
 WORD = Text(max_bytes=131072, empty=True, control=True)
 _PART = "[a-z0-9]+(?:[._-]+[a-z0-9]+)*"

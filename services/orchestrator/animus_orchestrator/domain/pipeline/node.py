@@ -65,7 +65,9 @@ def check_number(problems: Problems, place: tuple[int, int], path: str, literal:
     integral = not any(c in literal for c in ".eE")
     if integral:
         if len(literal) > 17 or abs(value := int(literal)) > MAX_SAFE_INTEGER:
-            problems.add(place, path, "INTEGER_TOO_LARGE", "integers beyond 2^53 - 1 do not survive JSON; write a string")
+            problems.add(
+                place, path, "INTEGER_TOO_LARGE", "integers beyond 2^53 - 1 do not survive JSON; write a string"
+            )
             return Node(INVALID, *place)
         return Node(INTEGER, *place, value)
     number = float(literal)

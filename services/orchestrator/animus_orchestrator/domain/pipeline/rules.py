@@ -29,9 +29,11 @@ class _Rules:
         self._gates = list(_objects(spec.get("gates", []), "spec.gates"))
         self._names = {step["name"] for _, step in self._steps if "name" in step}
         # With a name missing, "no such step" might only repeat that fault: then it is not said.
-        self._names_known = "steps" in spec and all("name" in step for _, step in self._steps) and len(
-            self._steps
-        ) == len(spec["steps"])
+        self._names_known = (
+            "steps" in spec
+            and all("name" in step for _, step in self._steps)
+            and len(self._steps) == len(spec["steps"])
+        )
         self._outputs = {
             step["name"]: {output.get("name") for _, output in _objects(_dig(step, "outputs", "artifacts"), "")}
             for _, step in self._steps

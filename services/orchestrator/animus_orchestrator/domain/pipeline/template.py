@@ -22,7 +22,9 @@ def references(text: str) -> Iterator[str]:
         if match[0].startswith("$$"):
             continue
         if not match[0].endswith("}") or not _NAME.fullmatch(match[1]):
-            raise BadReference(f"{match[0][:80]!r} is no reference: write ${{params.name}}, or $${{ for the text itself")
+            raise BadReference(
+                f"{match[0][:80]!r} is no reference: write ${{params.name}}, or $${{ for the text itself"
+            )
         yield match[1]
 
 
