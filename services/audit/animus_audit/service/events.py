@@ -5,7 +5,7 @@ from sqlalchemy import Engine
 from animus.audit.v1 import event_pb2 as pb
 from animus.audit.v1 import event_pb2_grpc as rpc
 from animus_kit.db.engine import transaction
-from animus_kit.server.authz import Access
+from animus_kit.server.authz import Access, AccessDenied, DenialSink
 from animus_kit.server.context import current
 from animus_kit.server.paging import Page, PageTokenInvalid
 
@@ -16,16 +16,21 @@ from .mapping import event_to_proto, filter_from_proto
 
 
 class EventService(rpc.EventServiceServicer):
-    def __init__(self, engine: Engine, access: Access):
+    def __init__(self, engine: Engine, access: Access, denials: DenialSink):
         self._engine = engine
         self._access = access
+        self._denials = denials
 
     def GetEvent(self, request: pb.GetEventRequest, context) -> pb.Event:
         """The permission depends on the event, so it is asked here: the project's, or the platform's."""
         with transaction(self._engine) as conn:
             event = events.get(conn, int(request.name.removeprefix("events/")))
         project = event.project if event else None
-        self._access.check(current(), permissions.EVENTS_GET, project)
+        try:
+            self._access.check(current(), permissions.EVENTS_GET, project)
+        except AccessDenied:
+            self._denials.record(current(), permissions.EVENTS_GET, project)
+            raise
         if event is None:
             raise EventNotFound(request.name)
         return event_to_proto(event)
