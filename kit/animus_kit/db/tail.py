@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from animus.audit.v1 import ingest_pb2
 from animus_kit.db.engine import transaction
 from animus_kit.documents import event as event_document
+from animus_kit.errors import Unavailable
 from animus_kit.log import get_logger
 from animus_kit.retry import Backoff
 from animus_kit.server import metrics
@@ -182,7 +183,9 @@ class Tail:
                 self._failed("the log is out of reach", from_rpc_error(e).reason)
             except _Moved:
                 continue
-            except ConnectionError as e:
+            except (ConnectionError, Unavailable) as e:
+                if self._stop.is_set():
+                    return
                 self._failed("the log is out of reach", str(e))
             except Exception as e:
                 log.exception("tail stands still", tail=self._name, next_index=self._next_index)

@@ -9,6 +9,7 @@ import pytest
 
 from animus_kit.testing.clock import FakeClock
 from animus_kit.testing.ids import FakeIds
+from animus_kit.testing.pki import pki_fixture, running
 from animus_kit.testing.postgres import database, fresh_database, postgres
 
 
@@ -35,4 +36,4 @@ def _why_no_runc() -> str:
 requires_runc = pytest.mark.skipif(bool(_why_no_runc()), reason=_why_no_runc() or "runc is here")
 """For tests that start real containers."""
 
-__all__ = ["clock", "database", "fresh_database", "ids", "postgres", "requires_runc"]
+__all__ = ["clock", "database", "fresh_database", "ids", "pki_fixture", "postgres", "requires_runc", "running"]
