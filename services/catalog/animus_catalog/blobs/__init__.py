@@ -1,0 +1,1 @@
+"""The bytes: where they lie, how they come in, and how they are read."""

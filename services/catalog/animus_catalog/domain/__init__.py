@@ -1,0 +1,1 @@
+"""Plain data and rules: no connection, no proto, no clock of its own."""

@@ -1,0 +1,1 @@
+"""Alembic revisions of the schema `catalog`. A released one never changes."""

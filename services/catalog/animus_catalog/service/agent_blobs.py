@@ -1,0 +1,215 @@
+"""AgentBlobService: bytes for agents, within what a grant says."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from animus.catalog.v1 import agent_blob_pb2 as pb
+from animus.catalog.v1 import agent_blob_pb2_grpc
+from animus_catalog.blobs.contents import ContentReader
+from animus_catalog.blobs.grants import Grants
+from animus_catalog.blobs.receive import Receiver, Threads
+from animus_catalog.blobs.store import BlobStore
+from animus_catalog.domain.blobs import Usage, may_read_from, require_room, scope_of
+from animus_catalog.domain.contents import Entry
+from animus_catalog.domain.errors import (
+    GrantExpired,
+    ManifestInvalid,
+    OffsetBeyondEnd,
+    OutsideGrant,
+    UploadHeaderInvalid,
+)
+from animus_catalog.store import blobs as store
+from animus_catalog.store import containers, projects
+from animus_kit.clock import Clock
+from animus_kit.db.engine import transaction
+from animus_kit.documents import manifest
+from animus_kit.documents.contract import Grant
+from animus_kit.server.context import current
+
+CHUNK = 512 * 1024
+
+
+class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
+    def __init__(
+        self,
+        engine: sa.Engine,
+        clock: Clock,
+        blobs: BlobStore,
+        contents: ContentReader,
+        receiver: Receiver,
+        threads: Threads,
+        grants: Grants,
+    ):
+        self._engine = engine
+        self._clock = clock
+        self._blobs = blobs
+        self._contents = contents
+        self._receiver = receiver
+        self._threads = threads
+        self._grants = grants
+        # What attempts are writing right now. Only the event loop touches it; a replica counts its own.
+        self._writing: defaultdict[str, Usage] = defaultdict(Usage)
+
+    async def ReadBlob(self, request: pb.ReadBlobRequest, context: Any) -> AsyncIterator[pb.ReadBlobResponse]:
+        size = await self._threads.run(self._readable, request, current().peer.name)
+        offset = request.offset_bytes
+        if offset > size:
+            raise OffsetBeyondEnd(offset, size)
+        while True:
+            piece = await self._threads.run(self._blobs.read_range, request.digest, offset, min(CHUNK, size - offset))
+            yield pb.ReadBlobResponse(data=piece)
+            offset += len(piece)
+            if offset >= size:
+                return
+
+    async def WriteBlob(self, requests: AsyncIterator[pb.WriteBlobRequest], context: Any) -> pb.WriteBlobResponse:
+        first = await anext(requests, None)
+        header = _header(first)
+        grant, there = await self._threads.run(self._open_write, header, current().peer.name)
+        if there is not None:
+            return pb.WriteBlobResponse(size_bytes=there)
+
+        def settle(conn: sa.Connection) -> None:
+            self._stage(conn, grant, header.digest, header.size_bytes)
+
+        with self._reserved(grant, header.size_bytes):
+            await self._receiver.receive(
+                scope_of(grant),
+                header.digest,
+                header.size_bytes,
+                header.offset_bytes,
+                _pieces(first, requests),
+                settle,
+            )
+        return pb.WriteBlobResponse(size_bytes=header.size_bytes)
+
+    async def StatBlob(self, request: pb.StatBlobRequest, context: Any) -> pb.StatBlobResponse:
+        return await self._threads.run(self._stat, request, current().peer.name)
+
+    async def SealManifest(self, request: pb.SealManifestRequest, context: Any) -> pb.SealManifestResponse:
+        return await self._threads.run(self._seal, request, current().peer.name)
+
+    def _readable(self, request: pb.ReadBlobRequest, agent: str) -> int:
+        """Bytes of the blob. Raises GrantInvalid, GrantExpired, OutsideGrant."""
+        grant = self._grants.open(request.grant, agent)
+        # One answer for what the grant does not name, what is not there, and what is another project's.
+        refusal = OutsideGrant("the grant does not cover that content")
+        if not may_read_from(grant, request.container_digest):
+            raise refusal
+        project = scope_of(grant).project
+        with transaction(self._engine) as conn:
+            if store.size_readable(conn, project, request.container_digest) is None:
+                raise refusal
+            if request.digest != request.container_digest and not containers.names(
+                conn, project, request.container_digest, request.digest
+            ):
+                raise refusal
+            size = store.size_readable(conn, project, request.digest)
+        if size is None:
+            raise refusal
+        return size
+
+    def _open_write(self, header: pb.WriteBlobRequest, agent: str) -> tuple[Grant, int | None]:
+        """The grant, and the blob's bytes when the attempt needs not send them. Raises what a write may be refused for."""
+        grant = self._grants.open(header.grant, agent)
+        with transaction(self._engine) as conn:
+            self._require_open(conn, grant)
+            there = self._at_hand(conn, grant, [header.digest]).get(header.digest)
+            if there is None:
+                require_room(grant, store.usage(conn, scope_of(grant)), header.size_bytes)
+        return grant, there
+
+    def _stage(self, conn: sa.Connection, grant: Grant, digest: str, size: int) -> None:
+        scope = scope_of(grant)
+        store.lock_attempt(conn, scope.attempt)
+        self._require_open(conn, grant)
+        if store.size_staged(conn, scope, digest) is None:
+            # Counted again under the lock: writes that ran side by side passed the first look together.
+            require_room(grant, store.usage(conn, scope), size)
+            store.stage(conn, scope, digest, size, self._clock.now())
+
+    def _require_open(self, conn: sa.Connection, grant: Grant) -> None:
+        projects.writable(conn, scope_of(grant).project)
+        if store.has_ended(conn, grant.attempt):
+            raise GrantExpired("the attempt has ended")
+
+    def _at_hand(self, conn: sa.Connection, grant: Grant, digests: Collection[str]) -> Mapping[str, int]:
+        """Bytes of those of the digests that the attempt has written or may read.
+
+        Not what else the project owns: who knows a digest must not come by its content.
+        """
+        scope = scope_of(grant)
+        known = dict(store.sizes_staged(conn, scope, digests))
+        known |= containers.readable_in(conn, scope.project, grant.readable_manifests, digests)
+        return known
+
+    def _stat(self, request: pb.StatBlobRequest, agent: str) -> pb.StatBlobResponse:
+        grant = self._grants.open(request.grant, agent)
+        with transaction(self._engine) as conn:
+            size = self._at_hand(conn, grant, [request.digest]).get(request.digest)
+            if size is not None:
+                return pb.StatBlobResponse(complete=True, offset_bytes=size)
+            kept = store.kept_upload(conn, scope_of(grant), request.digest)
+        return pb.StatBlobResponse(offset_bytes=kept.offset if kept else 0)
+
+    def _seal(self, request: pb.SealManifestRequest, agent: str) -> pb.SealManifestResponse:
+        grant = self._grants.open(request.grant, agent)
+
+        def sizes(digests: Collection[str]) -> Mapping[str, int]:
+            with transaction(self._engine) as conn:
+                return self._at_hand(conn, grant, digests)
+
+        def missing(entry: Entry) -> ManifestInvalid:
+            return ManifestInvalid(request.digest, f"{entry.path} was not written under this grant", "digest")
+
+        size = sizes([request.digest]).get(request.digest)
+        if size is None:
+            raise ManifestInvalid(request.digest, "it was not written under this grant", "digest")
+        contents = self._contents.checked(request.digest, size, manifest.ARTIFACT, sizes, missing)
+        with transaction(self._engine) as conn:
+            store.lock_attempt(conn, grant.attempt)
+            self._require_open(conn, grant)
+            containers.add(conn, scope_of(grant).project, contents)
+        return pb.SealManifestResponse(file_count=contents.file_count, size_bytes=contents.size)
+
+    @contextlib.contextmanager
+    def _reserved(self, grant: Grant, size: int) -> Iterator[None]:
+        """Counts a write while it lasts, so that unfinished ones cannot fill the disk beyond the quota."""
+        writing = self._writing[grant.attempt]
+        require_room(grant, writing, size)
+        self._writing[grant.attempt] = replace(writing, blobs=writing.blobs + 1, bytes=writing.bytes + size)
+        try:
+            yield
+        finally:
+            writing = self._writing[grant.attempt]
+            left = replace(writing, blobs=writing.blobs - 1, bytes=writing.bytes - size)
+            if left.blobs:
+                self._writing[grant.attempt] = left
+            else:
+                del self._writing[grant.attempt]
+
+
+def _header(first: pb.WriteBlobRequest | None) -> pb.WriteBlobRequest:
+    if first is None:
+        raise UploadHeaderInvalid("grant", "the stream ended without a message")
+    for field in ("grant", "digest"):
+        if not getattr(first, field):
+            raise UploadHeaderInvalid(field, "must be set in the first message")
+    if first.offset_bytes > first.size_bytes:
+        raise UploadHeaderInvalid("offset_bytes", "is beyond size_bytes")
+    return first
+
+
+async def _pieces(first: pb.WriteBlobRequest, requests: AsyncIterator[pb.WriteBlobRequest]) -> AsyncIterator[bytes]:
+    yield first.data
+    async for message in requests:
+        if message.digest not in ("", first.digest) or message.grant not in (b"", first.grant):
+            raise UploadHeaderInvalid("digest", "is another one than in the first message")
+        yield message.data

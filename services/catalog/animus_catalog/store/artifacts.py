@@ -1,0 +1,91 @@
+"""Artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from animus_catalog.domain.artifacts import Artifact, Metric
+from animus_catalog.domain.errors import ResourceNotFound
+from animus_catalog.store.tables import artifacts
+from animus_kit.server.paging import Page, filtered
+
+
+def get(conn: Connection, project: str, id: str) -> Artifact:
+    """Raises ResourceNotFound."""
+    found = find(conn, project, id)
+    if found is None:
+        raise ResourceNotFound("Artifact", f"projects/{project}/artifacts/{id}")
+    return found
+
+
+def find(conn: Connection, project: str, id: str) -> Artifact | None:
+    row = conn.execute(select(artifacts).where(artifacts.c.project == project, artifacts.c.id == id)).one_or_none()
+    return _artifact(row) if row is not None else None
+
+
+def existing(conn: Connection, project: str, ids: Collection[str]) -> set[str]:
+    """Those of the ids that exist."""
+    query = select(artifacts.c.id).where(artifacts.c.project == project, artifacts.c.id.in_(sorted(ids)))
+    return set(conn.scalars(query))
+
+
+def page(conn: Connection, project: str, request: Any) -> tuple[Sequence[Artifact], str]:
+    """The page that a List request asks for, and the next one's token."""
+    query = select(artifacts).where(artifacts.c.project == project)
+    if request.run:
+        query = query.where(artifacts.c.run == request.run)
+    if request.type:
+        query = query.where(artifacts.c.type == request.type)
+    query = filtered(query, request, create_time=artifacts.c.create_time)
+    rows, token = Page.parse(request).fetch(conn, query, artifacts.c.create_time, artifacts.c.id)
+    return [_artifact(row) for row in rows], token
+
+
+def create(conn: Connection, artifact: Artifact) -> bool:
+    """Returns False, and changes nothing, when the artifact is there: a commit event may come twice."""
+    values = {
+        "project": artifact.project,
+        "id": artifact.id,
+        "attempt": artifact.attempt,
+        "run": artifact.run,
+        "step": artifact.step,
+        "output": artifact.output,
+        "type": artifact.type,
+        "media_type": artifact.media_type,
+        "manifest_digest": artifact.manifest_digest,
+        "file_count": artifact.file_count,
+        "size": artifact.size,
+        "metrics": metrics_json(artifact.metrics),
+        "create_time": artifact.create_time,
+    }
+    return conn.execute(upsert(artifacts).values(values).on_conflict_do_nothing()).rowcount == 1
+
+
+def metrics_json(metrics: Sequence[Metric]) -> list[dict]:
+    return [{"name": metric.name, "value": metric.value} for metric in metrics]
+
+
+def metrics_of(value: list[dict]) -> list[Metric]:
+    return [Metric(item["name"], float(item["value"])) for item in value]
+
+
+def _artifact(row: Row) -> Artifact:
+    return Artifact(
+        project=row.project,
+        id=row.id,
+        attempt=row.attempt,
+        run=row.run,
+        step=row.step,
+        output=row.output,
+        type=row.type,
+        media_type=row.media_type,
+        manifest_digest=row.manifest_digest,
+        file_count=row.file_count,
+        size=row.size,
+        metrics=metrics_of(row.metrics),
+        create_time=row.create_time,
+    )
