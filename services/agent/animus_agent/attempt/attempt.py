@@ -1,0 +1,76 @@
+"""One attempt in progress: what its steps share, and how the outside reaches in."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from animus_agent.attempt.directory import AttemptDirectory
+from animus_agent.attempt.failure import STALE, Abandoned, AttemptFailed, Failure
+from animus_agent.attempt.ports import Ports
+from animus_agent.images.cache import RootFs
+from animus_agent.sandbox.driver import Collected, Handle
+from animus_agent.sandbox.quota import Volume
+from animus_agent.trees import Tree
+from animus_kit.documents.contract import Contract, Grant
+from animus_kit.documents.manifest import Entry
+from animus_kit.documents.result import OutputDigest
+
+
+@dataclass(frozen=True, slots=True)
+class HashedOutput:
+    """An output as hashed: its entries, its manifest's bytes."""
+
+    digest: OutputDigest
+    entries: tuple[Entry, ...]
+    manifest: bytes
+
+
+@dataclass(slots=True)
+class Attempt:
+    """`kill` may be called from any thread at any time; everything else belongs to the thread that runs the steps."""
+
+    name: str
+    directory: AttemptDirectory
+    contract_envelope: bytes
+    grant_envelope: bytes
+    ports: Ports
+    held: ExitStack = field(default_factory=ExitStack)
+    wake: threading.Event = field(default_factory=threading.Event)
+    abandoned: bool = False
+
+    # Filled by the steps, in their order.
+    contract: Contract | None = None
+    grant: Grant | None = None
+    trees: dict[str, Tree] = field(default_factory=dict)
+    rootfs: RootFs | None = None
+    volume_name: str = ""
+    volume: Volume | None = None
+    handle: Handle | None = None
+    collected: Collected | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    outputs: list[HashedOutput] = field(default_factory=list)
+    sandbox_report: bytes = b""
+    provenance: bytes = b""
+    failure: Failure | None = None
+
+    @property
+    def order(self) -> Contract:
+        """The contract, after the first step."""
+        assert self.contract is not None
+        return self.contract
+
+    def kill(self, failure: Failure) -> None:
+        """Asks for the end: the intent is durable when this returns. A stale attempt reports nothing."""
+        self.directory.intend_kill(failure)
+        if failure is STALE:
+            self.abandoned = True
+        self.wake.set()
+
+    def check(self) -> None:
+        """Raises AttemptFailed or Abandoned when the attempt is to end; for long work outside the container."""
+        if self.abandoned:
+            raise Abandoned
+        if self.wake.is_set() and (intent := self.directory.kill_intent()) is not None:
+            raise AttemptFailed(intent.failure_class, intent.reason, intent.message)

@@ -1,0 +1,100 @@
+"""What the step left behind, treated as hostile: regular files only, no link followed, bounded, hashed, uploaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from animus_agent.attempt.attempt import Attempt, HashedOutput
+from animus_agent.attempt.prepare import work_folder
+from animus_agent.errors import BlobCorrupt, OutputRefused
+from animus_kit.digest import sha256
+from animus_kit.documents import folder, manifest
+from animus_kit.documents.errors import DocumentError
+from animus_kit.documents.result import OutputDigest
+
+PARALLEL_UPLOADS = 4
+
+
+def hash_outputs(attempt: Attempt) -> None:
+    """Fills `attempt.outputs` with one manifest for each declared output. Raises OutputRefused."""
+    assert attempt.volume is not None
+    limits = attempt.order.limits
+    entries_left, bytes_left = limits.output_files, limits.output_bytes
+    attempt.outputs = []
+    for output in attempt.order.action.outputs:
+        path = work_folder(attempt.volume) / "outputs" / output.name
+        bounds = folder.Limits(max_entries=entries_left, max_bytes=bytes_left)
+        try:
+            entries = folder.build(path, manifest.ARTIFACT, bounds)
+            data = manifest.dumps(entries, manifest.ARTIFACT)
+        except DocumentError as error:
+            raise OutputRefused(f"output {output.name!r}: {error}", f"OUTPUT_{error.reason}"[:63]) from error
+        except OSError as error:
+            raise OutputRefused(f"output {output.name!r} cannot be read: {error}", "OUTPUT_UNREADABLE") from error
+        if not entries:
+            raise OutputRefused(f"output {output.name!r} was declared and is empty", "OUTPUT_MISSING")
+        total = sum(entry.size for entry in entries)
+        entries_left, bytes_left = entries_left - len(entries), bytes_left - total
+        digest = OutputDigest(name=output.name, manifest=sha256(data), files=len(entries), bytes=total)
+        attempt.outputs.append(HashedOutput(digest, tuple(entries), data))
+        attempt.check()
+
+
+def upload(attempt: Attempt) -> None:
+    """Every file once, then each manifest, then its seal. The sink hashes again what it reads: bytes that changed since
+    they were hashed are refused, not stored. Raises BlobError."""
+    assert attempt.volume is not None
+    root = work_folder(attempt.volume) / "outputs"
+    files: dict[str, tuple[Path, manifest.Entry]] = {}
+    for output in attempt.outputs:
+        for entry in output.entries:
+            files.setdefault(entry.digest, (root / output.digest.name, entry))
+    if len(files) > 1:
+        with ThreadPoolExecutor(PARALLEL_UPLOADS, thread_name_prefix="upload") as pool:
+            for _ in pool.map(lambda item: _upload_file(attempt, *item), files.values()):
+                pass
+    else:
+        for item in files.values():
+            _upload_file(attempt, *item)
+    for output in attempt.outputs:
+        attempt.ports.sink.write(output.digest.manifest, len(output.manifest), _reader(output.manifest))
+        attempt.ports.sink.seal(output.digest.manifest)
+
+
+def _upload_file(attempt: Attempt, root: Path, entry: manifest.Entry) -> None:
+    attempt.check()
+    descriptor = _open_inside(root, entry.path)
+    try:
+        if os.fstat(descriptor).st_size != entry.size:
+            raise BlobCorrupt(f"{entry.path!r} changed after it was hashed", "OUTPUT_CHANGED")
+        attempt.ports.sink.write(entry.digest, entry.size, lambda size: os.read(descriptor, size))
+    finally:
+        os.close(descriptor)
+
+
+def _open_inside(root: Path, path: str) -> int:
+    """Opens part by part, following no link."""
+    *folders, name = path.split("/")
+    current = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for part in folders:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=current)
+            os.close(current)
+            current = below
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=current)
+    finally:
+        os.close(current)
+
+
+def _reader(data: bytes) -> Callable[[int], bytes]:
+    view = memoryview(data)
+
+    def read(size: int) -> bytes:
+        nonlocal view
+        chunk, view = bytes(view[:size]), view[size:]
+        return chunk
+
+    return read

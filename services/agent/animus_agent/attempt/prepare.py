@@ -1,0 +1,142 @@
+"""From a contract to a container that could start: the volume, the mounts, the exact specification."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from pathlib import Path
+
+from animus_agent.attempt.attempt import Attempt
+from animus_agent.attempt.failure import AttemptFailed, FailureClass
+from animus_agent.errors import ContractRefused
+from animus_agent.files import write_atomic
+from animus_agent.sandbox import driver
+from animus_agent.sandbox.quota import Volume
+from animus_kit.documents import action as action_document
+from animus_kit.documents import manifest
+from animus_kit.documents.contract import Contract
+
+FIRST_UID = 1_000_000
+UID_RANGES = 4096
+# conmon ends a container by itself when no agent is left to do it, this much after the agent would have.
+BACKSTOP_SECONDS = 60
+
+
+def check_supported(contract: Contract, features: set[str], gpus: int) -> None:
+    """Refuses what this node cannot give; nothing is silently weakened. Raises ContractRefused."""
+    action = contract.action
+    missing = sorted(set(contract.required_capabilities) - features)
+    if missing:
+        raise ContractRefused(f"this node does not have: {', '.join(missing)}", "CAPABILITY_MISSING")
+    if action.network.mode != "none":
+        raise ContractRefused("this agent gives no network", "NETWORK_UNSUPPORTED")
+    if action.secrets:
+        raise ContractRefused("this agent gives no secrets", "SECRETS_UNSUPPORTED")
+    if contract.resources.gpu > gpus:
+        raise ContractRefused(f"{contract.resources.gpu} GPUs asked for, {gpus} here", "GPU_UNAVAILABLE")
+    isolation = action.isolation
+    ours = (action_document.HOSTNAME, action_document.UID, action_document.GID, action_document.SECCOMP_PROFILE)
+    if (isolation.hostname, isolation.uid, isolation.gid, isolation.seccomp) != ours:
+        raise ContractRefused("an isolation that this agent does not know", "ISOLATION_UNSUPPORTED")
+
+
+def profile_of(kind: str) -> str:
+    """Which entries an input's manifest may have."""
+    return manifest.DATASET if kind == "dataset" else manifest.ARTIFACT
+
+
+def prepare(attempt: Attempt) -> None:
+    """Takes a volume, writes what the step is given, and lets the driver write its bundle. Repeatable: what a process
+    that died had prepared is found again."""
+    marks = attempt.directory.read("sandbox")
+    if marks and (attempt.ports.quota.kind == "none" or os.path.ismount(marks["volume_path"])):
+        attempt.volume_name = marks["volume"]
+        attempt.volume = Volume(Path(marks["volume_path"]), marks["volume_bytes"])
+        attempt.handle = driver.Handle.from_json(marks["handle"])
+        return
+    if marks and attempt.directory.read("run"):
+        # The volume is gone with a reboot, and the container with it.
+        attempt.handle = driver.Handle.from_json(marks["handle"])
+        raise AttemptFailed(FailureClass.LOST_CONTAINER, "NODE_REBOOTED", "the node was restarted during the run")
+    attempt.volume_name, attempt.volume = attempt.ports.quota.take(attempt.order.limits.output_bytes)
+    uid_base = FIRST_UID + int(attempt.volume_name[1:]) % UID_RANGES * 65536
+    work = _lay_out(attempt, attempt.volume.path, uid_base)
+    attempt.handle = attempt.ports.driver.prepare(_specification(attempt, work, uid_base))
+    attempt.directory.mark(
+        "sandbox",
+        volume=attempt.volume_name,
+        volume_path=str(attempt.volume.path),
+        volume_bytes=attempt.volume.size_bytes,
+        handle=attempt.handle.to_json(),
+    )
+
+
+def work_folder(volume: Volume) -> Path:
+    """What the container sees as /animus."""
+    return volume.path / "animus"
+
+
+def _lay_out(attempt: Attempt, volume: Path, uid_base: int) -> Path:
+    """/animus itself belongs to root and is sticky: the step may add its metrics, and rename nothing of ours."""
+    action = attempt.order.action
+    work = volume / "animus"
+    for folder in (work, work / "inputs", work / "outputs"):
+        folder.mkdir(exist_ok=True)
+    for name in (f"inputs/{one.name}" for one in action.inputs):
+        (work / name).mkdir(exist_ok=True)
+    if action.code:
+        (work / "code").mkdir(exist_ok=True)
+    uid = uid_base + action.isolation.uid
+    for output in action.outputs:
+        path = work / "outputs" / output.name
+        path.mkdir(exist_ok=True)
+        if os.geteuid() == 0:
+            os.chown(path, uid, uid)
+    parameters = {one.name: one.value for one in action.parameters}
+    text = json.dumps(parameters, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_atomic(work / "params.json", text.encode(), durable=False, mode=0o444)
+    epoch = action.source_date_epoch
+    os.utime(work / "params.json", (epoch, epoch))
+    for folder in (work / "inputs", work / "outputs"):
+        os.chmod(folder, 0o755)
+    os.chmod(work, 0o1777)
+    return work
+
+
+def _specification(attempt: Attempt, work: Path, uid_base: int) -> driver.SandboxSpec:
+    contract, action = attempt.order, attempt.order.action
+    assert attempt.rootfs is not None
+    mounts = [driver.Mount(work, "/animus", writable=True)]
+    mounts += [
+        driver.Mount(attempt.trees[f"inputs/{one.name}"].path, f"/animus/inputs/{one.name}") for one in action.inputs
+    ]
+    if action.code:
+        mounts.append(driver.Mount(attempt.trees["code"].path, "/animus/code", executable=True))
+    return driver.SandboxSpec(
+        id=attempt.directory.id,
+        directory=attempt.directory.path,
+        rootfs=attempt.rootfs.path,
+        args=action.argv,
+        env=tuple(f"{variable.name}={variable.value}" for variable in action.environment),
+        cwd="/animus/code" if action.code else "/",
+        limits=driver.Limits(
+            memory_bytes=contract.resources.memory_bytes,
+            cpu_millis=contract.resources.cpu_millis,
+            pids=contract.limits.pids,
+            tmp_bytes=contract.limits.tmp_bytes,
+            # Shared memory counts against the memory limit, and numeric libraries want much of it.
+            shm_bytes=contract.resources.memory_bytes // 2,
+            open_files=_open_files(),
+        ),
+        uid_base=uid_base,
+        uid=action.isolation.uid,
+        mounts=tuple(mounts),
+        backstop_seconds=contract.timeout_seconds + contract.termination_grace_seconds + BACKSTOP_SECONDS,
+        aslr=action.isolation.aslr,
+    )
+
+
+def _open_files() -> int:
+    """Never above the agent's own hard limit, which root without CAP_SYS_RESOURCE cannot raise."""
+    return min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])

@@ -1,0 +1,208 @@
+"""The steps of an attempt. Each may be repeated: after a crash the list is run again from its beginning.
+
+An attempt runs its container at most once. What a step finds done (a tree in the cache, a container that runs or has
+ended) it takes over; a container whose end nobody saw is LOST, never started again.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from animus_agent.attempt import evidence, outputs, prepare, running
+from animus_agent.attempt.attempt import Attempt
+from animus_agent.attempt.failure import Abandoned, AttemptFailed, Failure, FailureClass
+from animus_agent.attempt.ports import Result
+from animus_agent.errors import (
+    AgentError,
+    BlobError,
+    CommandNotRunnable,
+    ContractRefused,
+    ImageRefused,
+    OutputRefused,
+)
+from animus_agent.sandbox.driver import Handle
+from animus_kit.documents import manifest
+from animus_kit.documents.contract import open_contract
+from animus_kit.documents.errors import DocumentError
+
+Step = Callable[[Attempt], None]
+
+
+def verify_contract(attempt: Attempt) -> None:
+    """Signature, agent, grant and action; then whether this node can give what it asks."""
+    ports = attempt.ports
+    attempt.ports.reporter.state("PREPARING")
+    try:
+        order, grant = open_contract(
+            attempt.contract_envelope, attempt.grant_envelope, ports.contract_keys(), ports.signer.agent
+        )
+    except DocumentError as error:
+        raise ContractRefused(str(error), error.reason) from error
+    if order.attempt != attempt.name:
+        raise ContractRefused(f"the contract is for {order.attempt}", "WRONG_ATTEMPT")
+    attempt.contract, attempt.grant = order, grant
+    enforced = {feature.name for feature in ports.features if feature.enforced}
+    prepare.check_supported(order, enforced, len(ports.host.gpus))
+
+
+def fetch_inputs(attempt: Attempt) -> None:
+    action, trees = attempt.order.action, attempt.ports.trees
+    kinds = {one.name: prepare.profile_of(one.kind) for one in attempt.order.inputs}
+    wanted = [(f"inputs/{one.name}", one.manifest, kinds[one.name]) for one in action.inputs]
+    if action.code:
+        wanted.append(("code", action.code, manifest.CODE))
+    epoch = action.source_date_epoch
+    for mount, digest, profile in wanted:
+        assert digest is not None
+        attempt.held.enter_context(trees.holding(digest, epoch))
+        attempt.trees[mount] = trees.get(digest, epoch, profile, attempt.ports.source, attempt.check)
+        attempt.check()
+
+
+def verify_inputs(attempt: Attempt) -> None:
+    """Trees of earlier attempts are hashed again; one that is damaged is fetched anew, once."""
+    for mount, tree in attempt.trees.items():
+        if tree.fresh or attempt.ports.trees.verify(tree):
+            continue
+        epoch = attempt.order.action.source_date_epoch
+        again = attempt.ports.trees.get(tree.digest, epoch, tree.profile, attempt.ports.source, attempt.check)
+        if not attempt.ports.trees.verify(again):
+            raise AttemptFailed(FailureClass.INFRASTRUCTURE, "INPUT_DAMAGED", f"{mount} does not keep its digest")
+        attempt.trees[mount] = again
+
+
+def unpack_image(attempt: Attempt) -> None:
+    action, images = attempt.order.action, attempt.ports.images
+    attempt.held.enter_context(images.holding(action.image))
+    attempt.rootfs = images.get(action.image, action.platform, attempt.ports.source)
+    attempt.check()
+
+
+def prepare_sandbox(attempt: Attempt) -> None:
+    prepare.prepare(attempt)
+
+
+def run(attempt: Attempt) -> None:
+    running.run(attempt)
+
+
+def verify_inputs_again(attempt: Attempt) -> None:
+    """What changed under a running step makes its result worthless: TAINTED."""
+    for mount, tree in attempt.trees.items():
+        if not attempt.ports.trees.verify(tree):
+            raise AttemptFailed(FailureClass.TAINTED, "INPUT_CHANGED", f"{mount} changed while the step ran")
+
+
+def hash_outputs(attempt: Attempt) -> None:
+    outputs.hash_outputs(attempt)
+
+
+def upload(attempt: Attempt) -> None:
+    outputs.upload(attempt)
+
+
+def sign_provenance(attempt: Attempt) -> None:
+    attempt.sandbox_report = evidence.sandbox_report(attempt)
+    attempt.provenance = evidence.provenance(attempt)
+
+
+def report(attempt: Attempt) -> None:
+    """The one step that also follows a failure."""
+    if attempt.failure is not None and attempt.contract is not None:
+        with suppress(AgentError, DocumentError, OSError):
+            attempt.sandbox_report = evidence.sandbox_report(attempt)
+    collected = attempt.collected
+    log_size = attempt.ports.reporter.log_cursor().text
+    succeeded = attempt.failure is None
+    attempt.ports.reporter.result(
+        Result(
+            failure=attempt.failure,
+            exit_code=_exit_code(attempt) if collected else None,
+            outputs=tuple(output.digest for output in attempt.outputs) if succeeded else (),
+            metrics=attempt.metrics if succeeded else {},
+            sandbox_report=attempt.sandbox_report,
+            provenance=attempt.provenance if succeeded else b"",
+            log_size_bytes=log_size,
+        )
+    )
+
+
+STEPS: tuple[Step, ...] = (
+    verify_contract,
+    fetch_inputs,
+    verify_inputs,
+    unpack_image,
+    prepare_sandbox,
+    run,
+    verify_inputs_again,
+    hash_outputs,
+    upload,
+    sign_provenance,
+    report,
+)
+
+
+def execute(attempt: Attempt, between: Callable[[str], None] = lambda name: None) -> None:
+    """Runs the list. Returns when the result is with the reporter, or without one when the attempt was abandoned.
+
+    `between` is called with the name of each step before it; tests die there.
+    """
+    if attempt.directory.kill_intent() is not None:
+        attempt.wake.set()
+    try:
+        for step in STEPS:
+            if attempt.failure is not None and step is not report:
+                continue
+            between(step.__name__)
+            try:
+                step(attempt)
+            except Abandoned:
+                raise
+            except Exception as error:
+                attempt.failure = classify(error)
+                _end_container(attempt)
+            if attempt.abandoned:
+                raise Abandoned
+    except Abandoned:
+        _end_container(attempt)
+    finally:
+        attempt.held.close()
+
+
+def clean_up(attempt: Attempt) -> None:
+    """Removes the container and its volume; off the path, after the report. The folder stays until it is forgotten."""
+    marks = attempt.directory.read("sandbox")
+    if marks:
+        attempt.ports.driver.destroy(Handle.from_json(marks["handle"]))
+        attempt.ports.quota.give_back(marks["volume"])
+
+
+def classify(error: Exception) -> Failure:
+    """The table of docs/execution.md, "Failure classes", as far as the agent decides it."""
+    message = str(error)[:4000]
+    match error:
+        case AttemptFailed():
+            return error.failure
+        case OutputRefused() | CommandNotRunnable() | ImageRefused():
+            return Failure(FailureClass.USER_ERROR, error.reason, message)
+        case BlobError() | AgentError():
+            return Failure(FailureClass.INFRASTRUCTURE, error.reason, message)
+        case _:
+            kind = f"{type(error).__name__}: {message}"
+            return Failure(FailureClass.INFRASTRUCTURE, "AGENT_INTERNAL", kind)
+
+
+def _end_container(attempt: Attempt) -> None:
+    """After a failure nothing of the attempt may go on running."""
+    if attempt.handle is not None and attempt.collected is None:
+        attempt.ports.driver.signal(attempt.handle, signal.SIGKILL)
+        attempt.collected = attempt.ports.driver.collect(attempt.handle)
+
+
+def _exit_code(attempt: Attempt) -> int | None:
+    """Absent where we or the kernel killed it: 137 would say nothing."""
+    assert attempt.collected is not None
+    code = attempt.collected.exit_code
+    return None if code is None or code >= 128 else code

@@ -1,0 +1,85 @@
+"""Small file-system helpers that say what they promise about crashes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def check(result: int, what: str) -> int:
+    """Raises OSError for a libc call that failed."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def write_atomic(path: Path, data: bytes, *, durable: bool, mode: int = 0o600) -> None:
+    """Replaces `path` as a whole.
+
+    Without `durable` the change survives the death of this process, but not of the machine; a reboot is recognised by
+    its boot id anyway, so that most of an attempt's marks need no more.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(fd, mode)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(temporary, path)
+    if durable:
+        fsync_directory(path.parent)
+
+
+def fsync_directory(path: Path) -> None:
+    with opened(path, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        os.fsync(fd)
+
+
+def syncfs(path: Path) -> None:
+    """Flushes the whole file system of `path`: one call instead of an fsync for each of many thousand files."""
+    with opened(path, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        check(libc.syncfs(fd), "syncfs")
+
+
+@contextmanager
+def opened(path: Path | str, flags: int, *, dir_fd: int | None = None, mode: int = 0o600) -> Iterator[int]:
+    fd = os.open(path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a folder of ours, read-only parts too; absent is fine. `shutil.rmtree` follows no links on Linux."""
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        for folder, _, _ in os.walk(path):
+            os.chmod(folder, 0o700)
+        shutil.rmtree(path)
+
+
+def tree_bytes(path: Path) -> int:
+    """Bytes on disk under `path`."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+    return total
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot: other than recorded means that everything that ran is gone."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,0 +1,1 @@
+"""From a manifest digest to a verified, read-only root file system."""

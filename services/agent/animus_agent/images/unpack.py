@@ -1,0 +1,285 @@
+"""Applies one layer to a folder, as if the layer had been written by an enemy (OCI image-spec 1.1, "Layers").
+
+Every path is opened relative to the root by openat2(2) with RESOLVE_IN_ROOT, so that the kernel itself keeps a link
+inside. Refused: absolute paths, `..`, devices, FIFOs, hard links to anything but a regular file, the same path twice,
+names beyond bounds. Modes lose setuid, setgid and sticky, and gain read for all: the root belongs to the host's root
+and is only ever read.
+
+Whiteouts hide what lower layers hold, never what their own layer adds, whichever comes first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+import struct
+import tarfile
+from typing import IO
+
+from animus_agent.errors import ImageRefused
+from animus_agent.files import libc
+from animus_agent.images.stream import Bounds, LayerReader
+
+WHITEOUT = ".wh."
+OPAQUE = ".wh..wh..opq"
+
+_SYS_OPENAT2 = 437
+_RESOLVE_NO_XDEV, _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 1, 2, 16
+_MAX_HEADER_BYTES = 1 << 20
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class _TarInfo(tarfile.TarInfo):
+    """Bounds the extended headers, which tarfile reads into memory whole."""
+
+    def _proc_member(self, archive):  # type: ignore[no-untyped-def]
+        special = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
+        if self.type in (*special, tarfile.GNUTYPE_LONGLINK) and self.size > _MAX_HEADER_BYTES:
+            raise ImageRefused("a tar header is too large", "IMAGE_LAYER_INVALID")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise ImageRefused("sparse entries are not part of OCI layers", "IMAGE_ENTRY_TYPE")
+        return super()._proc_member(archive)
+
+
+class Unpacker:
+    """Unpacks the layers of one image, lowest first, into the empty folder behind `root_fd`."""
+
+    def __init__(self, root_fd: int, bounds: Bounds) -> None:
+        self._root = root_fd
+        self._bounds = bounds
+        self._entries = 0
+        self._times: dict[str, int] = {}
+
+    def apply(self, reader: LayerReader) -> None:
+        """Raises ImageRefused. The caller compares digests afterwards and throws all away on a mismatch."""
+        # (inode of the folder, name) of what this layer adds.
+        own: set[tuple[int, str]] = set()
+        seen: set[tuple[int, str]] = set()
+        archive: IO[bytes] = reader  # type: ignore[assignment]
+        try:
+            with tarfile.open(fileobj=archive, mode="r|", tarinfo=_TarInfo, bufsize=1 << 20) as tar:
+                for member in tar:
+                    self._entries += 1
+                    if self._entries > self._bounds.entries:
+                        raise ImageRefused(f"more than {self._bounds.entries} entries", "IMAGE_TOO_MANY_ENTRIES")
+                    self._entry(tar, member, own, seen)
+                    # tarfile remembers every member; an image has many.
+                    tar.members.clear()
+        except tarfile.TarError as error:
+            # An empty layer is a tar archive of nothing but its end mark, which tarfile reads without complaint.
+            raise ImageRefused(f"a layer is no tar archive: {error}", "IMAGE_LAYER_INVALID") from error
+        except OSError as error:
+            raise ImageRefused(f"a layer cannot be unpacked: {error}", "IMAGE_LAYER_INVALID") from error
+
+    def finish(self) -> None:
+        """Sets the folders' times, which their entries changed."""
+        for path, mtime in self._times.items():
+            try:
+                fd = _open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                os.utime(fd, (mtime, mtime))
+            finally:
+                os.close(fd)
+
+    def _entry(
+        self, tar: tarfile.TarFile, member: tarfile.TarInfo, own: set[tuple[int, str]], seen: set[tuple[int, str]]
+    ) -> None:
+        parts = self._parts(member.name)
+        if not parts:
+            if not member.isdir():
+                raise ImageRefused("the root is not a folder", "IMAGE_PATH_INVALID")
+            return
+        folder, name = self._folder(parts[:-1], own), parts[-1]
+        try:
+            inode = os.fstat(folder).st_ino
+            if name == OPAQUE:
+                _prune(folder, own)
+                return
+            if name.startswith(WHITEOUT):
+                self._whiteout(folder, inode, name.removeprefix(WHITEOUT), own)
+                return
+            if (inode, name) in seen and not member.isdir():
+                raise ImageRefused(f"{member.name!r} stands twice in a layer", "IMAGE_DUPLICATE_PATH")
+            seen.add((inode, name))
+            own.add((inode, name))
+            self._write(tar, member, folder, name)
+        finally:
+            os.close(folder)
+
+    def _parts(self, path: str) -> list[str]:
+        if path.startswith("/"):
+            raise ImageRefused(f"absolute path {path!r}", "IMAGE_PATH_INVALID")
+        if len(os.fsencode(path)) > self._bounds.path_bytes:
+            raise ImageRefused("a path is too long", "IMAGE_PATH_INVALID")
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        if ".." in parts:
+            raise ImageRefused(f"{path!r} leads upwards", "IMAGE_PATH_INVALID")
+        if len(parts) > self._bounds.depth or any(len(os.fsencode(part)) > 255 for part in parts):
+            raise ImageRefused("a path is too deep or a name too long", "IMAGE_PATH_INVALID")
+        return parts
+
+    def _folder(self, parts: list[str], own: set[tuple[int, str]]) -> int:
+        """Opens the folder at `parts` inside the root, making what is missing."""
+        try:
+            return _open_in_root(self._root, "/".join(parts), _DIRECTORY)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise ImageRefused(f"{'/'.join(parts)!r} is no folder: {error}", "IMAGE_PATH_INVALID") from error
+        parent = self._folder(parts[:-1], own)
+        try:
+            try:
+                os.mkdir(parts[-1], 0o755, dir_fd=parent)
+            except FileExistsError as error:
+                # A link to nowhere in place of a folder.
+                raise ImageRefused(f"{'/'.join(parts)!r} is no folder", "IMAGE_PATH_INVALID") from error
+            own.add((os.fstat(parent).st_ino, parts[-1]))
+            self._times.setdefault("/".join(parts), 0)
+            return os.open(parts[-1], _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+        finally:
+            os.close(parent)
+
+    def _whiteout(self, folder: int, inode: int, name: str, own: set[tuple[int, str]]) -> None:
+        if name in ("", ".", "..") or name.startswith(WHITEOUT):
+            raise ImageRefused(f"whiteout of {name!r}", "IMAGE_WHITEOUT_INVALID")
+        mode = _mode(folder, name)
+        if mode is None:
+            return
+        if stat.S_ISDIR(mode):
+            child = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            try:
+                kept = _prune(child, own)
+            finally:
+                os.close(child)
+            if not kept and (inode, name) not in own:
+                os.rmdir(name, dir_fd=folder)
+        elif (inode, name) not in own:
+            os.unlink(name, dir_fd=folder)
+
+    def _write(self, tar: tarfile.TarFile, member: tarfile.TarInfo, folder: int, name: str) -> None:
+        there = _mode(folder, name)
+        mtime = min(max(int(member.mtime), 0), (1 << 33) - 1)
+        if member.isdir():
+            if there is None or not stat.S_ISDIR(there):
+                if there is not None:
+                    os.unlink(name, dir_fd=folder)
+                os.mkdir(name, 0o755, dir_fd=folder)
+            self._times["/".join(self._parts(member.name))] = mtime
+            return
+        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE):
+            raise ImageRefused(f"{member.name!r} is a device, FIFO or unknown entry", "IMAGE_ENTRY_TYPE")
+        # A hard link may name the very path that it replaces only through another layer; resolve it first.
+        source = self._link_source(member) if member.islnk() else None
+        try:
+            if there is not None:
+                _remove(folder, name, there)
+            if source is not None:
+                os.link(f"/proc/self/fd/{source}", name, dst_dir_fd=folder, follow_symlinks=True)
+            elif member.issym():
+                if not member.linkname or len(os.fsencode(member.linkname)) > self._bounds.path_bytes:
+                    raise ImageRefused(f"{member.name!r} links to nothing", "IMAGE_LINK_INVALID")
+                os.symlink(member.linkname, name, dir_fd=folder)
+                os.utime(name, (mtime, mtime), dir_fd=folder, follow_symlinks=False)
+            else:
+                _write_file(tar, member, folder, name, mtime)
+        finally:
+            if source is not None:
+                os.close(source)
+
+    def _link_source(self, member: tarfile.TarInfo) -> int:
+        parts = self._parts(member.linkname)
+        if not parts:
+            raise ImageRefused(f"{member.name!r} links to the root", "IMAGE_LINK_INVALID")
+        try:
+            parent = _open_in_root(self._root, "/".join(parts[:-1]), _DIRECTORY)
+            try:
+                fd = os.open(parts[-1], os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            finally:
+                os.close(parent)
+        except OSError as error:
+            raise ImageRefused(f"{member.name!r} links to what is not there", "IMAGE_LINK_INVALID") from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise ImageRefused(f"{member.name!r} is a hard link to no regular file", "IMAGE_LINK_INVALID")
+        return fd
+
+
+def _write_file(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: int, name: str, mtime: int) -> None:
+    content = tar.extractfile(member)
+    assert content is not None
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, 0o600, dir_fd=folder)
+    try:
+        left = member.size
+        while left:
+            data = content.read(min(left, 1 << 20))
+            if not data:
+                raise ImageRefused(f"{member.name!r} is cut off", "IMAGE_LAYER_INVALID")
+            left -= len(data)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+        os.fchmod(fd, 0o755 if member.mode & 0o111 else 0o644)
+        os.utime(fd, (mtime, mtime))
+    finally:
+        os.close(fd)
+
+
+def _open_in_root(root: int, path: str, flags: int) -> int:
+    # struct open_how: flags, mode, resolve.
+    how = struct.pack("=QQQ", flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_XDEV)
+    fd = libc.syscall(_SYS_OPENAT2, root, os.fsencode(path or "."), how, len(how))
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return fd
+
+
+def _mode(folder: int, name: str) -> int | None:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _remove(folder: int, name: str, mode: int) -> None:
+    if not stat.S_ISDIR(mode):
+        os.unlink(name, dir_fd=folder)
+        return
+    child = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+    try:
+        _prune(child, set())
+    finally:
+        os.close(child)
+    os.rmdir(name, dir_fd=folder)
+
+
+def _prune(folder: int, own: set[tuple[int, str]]) -> bool:
+    """Removes everything under `folder` that is not in `own`; whether something stayed."""
+    inode = os.fstat(folder).st_ino
+    stayed = False
+    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        names = os.listdir(readable)
+    finally:
+        os.close(readable)
+    for name in names:
+        mode = _mode(folder, name)
+        if mode is None:
+            continue
+        kept = (inode, name) in own
+        if stat.S_ISDIR(mode):
+            child = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            try:
+                kept = _prune(child, own) or kept
+            finally:
+                os.close(child)
+            if not kept:
+                os.rmdir(name, dir_fd=folder)
+        elif not kept:
+            os.unlink(name, dir_fd=folder)
+        stayed = stayed or kept
+    return stayed

@@ -1,0 +1,1 @@
+"""Running one container with nothing else in reach: drivers, OCI configuration, quota volumes, canaries."""

@@ -1,0 +1,164 @@
+"""cgroup v1 (also hybrid) and v2: where our containers' groups lie, and what they counted.
+
+Counters vanish with the group, and the runtime removes the group on delete: read first. Never infer an out-of-memory
+kill from an exit code; the kernel counts them (v1 `memory.oom_control`, v2 `memory.events` `oom_kill`, also when a
+child was killed and the first process lived on).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from animus_agent.errors import SandboxUnavailable
+from animus_agent.sandbox.driver import Usage
+
+CONTROLLERS_V1 = ("memory", "pids", "cpu", "devices")
+CONTROLLERS_V2 = ("memory", "pids", "cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroups:
+    """`version` 1 or 2; `parent` is the path, as runc's cgroupsPath takes it, under which our groups are made."""
+
+    root: Path
+    version: int
+    parent: str
+
+    def path(self, container: str) -> str:
+        return f"{self.parent.rstrip('/')}/{container}"
+
+    def usage(self, container: str) -> Usage:
+        """The counters of a container's group; a field that cannot be read is None."""
+        relative = self.path(container).lstrip("/")
+        if self.version == 2:
+            group = self.root / relative
+            return Usage(
+                oom_kills=_keyed(group / "memory.events", "oom_kill"),
+                memory_peak_bytes=_number(group / "memory.peak"),
+                pids_limit_hits=_keyed(group / "pids.events", "max"),
+                cpu_nanoseconds=_times(_keyed(group / "cpu.stat", "usage_usec"), 1000),
+                throttled_periods=_keyed(group / "cpu.stat", "nr_throttled"),
+            )
+        memory = self.root / "memory" / relative
+        return Usage(
+            oom_kills=_keyed(memory / "memory.oom_control", "oom_kill"),
+            memory_peak_bytes=_number(memory / "memory.max_usage_in_bytes"),
+            pids_limit_hits=_keyed(self.root / "pids" / relative / "pids.events", "max"),
+            cpu_nanoseconds=_number(self.root / "cpuacct" / relative / "cpuacct.usage"),
+            throttled_periods=_keyed(self.root / "cpu" / relative / "cpu.stat", "nr_throttled"),
+        )
+
+    def resources(self) -> dict:
+        """OCI resources that only one version knows."""
+        # One process of a step killed for memory leaves a half-working step: on v2 the kernel can take all of it.
+        return {"unified": {"memory.oom.group": "1"}} if self.version == 2 else {}
+
+    def orphans(self) -> set[str]:
+        """Names of groups under our parent."""
+        roots = [self.root] if self.version == 2 else [self.root / name for name in CONTROLLERS_V1]
+        found: set[str] = set()
+        for root in roots:
+            parent = root / self.parent.strip("/")
+            if parent.is_dir():
+                found |= {entry.name for entry in parent.iterdir() if entry.is_dir() and entry.name.startswith("an-")}
+        return found
+
+    def remove(self, container: str) -> None:
+        """Removes empty groups that a runtime left; one with processes in it is left alone."""
+        relative = self.path(container).lstrip("/")
+        roots = [self.root] if self.version == 2 else [p for p in self.root.iterdir() if p.is_dir()]
+        for root in roots:
+            try:
+                (root / relative).rmdir()
+            except OSError:
+                continue
+
+
+def detect(parent: str = "", root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> Cgroups:
+    """Finds the version and makes sure that limits can be set.
+
+    `parent` empty: on v1 `/animus`; on v2 below the agent's own group, which the service manager delegated.
+    Raises SandboxUnavailable.
+    """
+    if (root / "cgroup.controllers").exists():
+        own = _own_group_v2(proc)
+        chosen = parent or f"{own.rstrip('/')}/animus"
+        _delegate_v2(root, own, chosen)
+        return Cgroups(root, 2, chosen)
+    missing = [name for name in CONTROLLERS_V1 if not (root / name).is_dir()]
+    if missing:
+        raise SandboxUnavailable(f"no cgroup controllers: {', '.join(missing)}", "CGROUPS_UNAVAILABLE")
+    if not os.access(root / "memory", os.W_OK):
+        raise SandboxUnavailable("the memory cgroup is not writable", "CGROUPS_UNAVAILABLE")
+    return Cgroups(root, 1, parent or "/animus")
+
+
+def _own_group_v2(proc: Path) -> str:
+    for line in (proc / "self" / "cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            # After a restart the agent may still be in the leaf that its predecessor made.
+            return line[3:].removesuffix("/agent") or "/"
+    return "/"
+
+
+def _delegate_v2(root: Path, own: str, parent: str) -> None:
+    """Turns on the controllers down to `parent`.
+
+    A v2 group that hands controllers to children may hold no process itself (the root excepted), so that processes of
+    our own group first move into a leaf, `agent`.
+    """
+    offered = set((root / own.lstrip("/") / "cgroup.controllers").read_text().split())
+    missing = [name for name in CONTROLLERS_V2 if name not in offered]
+    if missing:
+        raise SandboxUnavailable(
+            f"cgroup v2 controllers not delegated: {', '.join(missing)} (systemd: Delegate=yes)", "CGROUPS_UNAVAILABLE"
+        )
+    wanted = " ".join(f"+{name}" for name in CONTROLLERS_V2)
+    try:
+        group = root
+        for part in parent.strip("/").split("/"):
+            if str(group) == str(root / own.lstrip("/")).rstrip("/") and own != "/":
+                _move_to_leaf(group)
+            if not set(CONTROLLERS_V2) <= set(_text(group / "cgroup.subtree_control").split()):
+                (group / "cgroup.subtree_control").write_text(wanted)
+            group = group / part
+            group.mkdir(exist_ok=True)
+        if not set(CONTROLLERS_V2) <= set(_text(group / "cgroup.subtree_control").split()):
+            (group / "cgroup.subtree_control").write_text(wanted)
+    except OSError as error:
+        raise SandboxUnavailable(
+            f"cgroup v2 limits cannot be set below {parent}: {error}", "CGROUPS_UNAVAILABLE"
+        ) from error
+
+
+def _move_to_leaf(group: Path) -> None:
+    leaf = group / "agent"
+    leaf.mkdir(exist_ok=True)
+    for pid in _text(group / "cgroup.procs").split():
+        (leaf / "cgroup.procs").write_text(pid)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _keyed(path: Path, key: str) -> int | None:
+    for line in _text(path).splitlines():
+        name, _, value = line.partition(" ")
+        if name == key and value.strip().isdigit():
+            return int(value)
+    return None
+
+
+def _times(value: int | None, factor: int) -> int | None:
+    return None if value is None else value * factor

@@ -1,0 +1,252 @@
+"""The reference driver: runc, with one conmon for each container.
+
+conmon is the container's parent, keeps its log and writes its exit code, so that a container outlives the agent. What
+is true about a container is asked of conmon (a pidfd that fires at its end), of its exit file and of runc; nothing is
+believed because a pid was once written down.
+
+Files under `spec.directory`: `bundle/config.json`, `log`, `exits/<id>`, `conmon.pid`, `pid`, `starting`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+from pathlib import Path
+
+from animus_agent.errors import CommandNotRunnable, SandboxUnavailable, StartFailed
+from animus_agent.files import boot_id, write_atomic
+from animus_agent.sandbox import oci, seccomp
+from animus_agent.sandbox.cgroup import Cgroups
+from animus_agent.sandbox.driver import Collected, Handle, Phase, SandboxSpec, Usage
+
+CREATE_TIMEOUT_SECONDS = 60.0
+KILL_TIMEOUT_SECONDS = 10.0
+# What runc says of a command that the image does not have, or that is no program.
+_NOT_RUNNABLE = ("executable file not found", "no such file or directory", "permission denied", "exec format error")
+
+
+class RuncDriver:
+    """`state` is runc's own folder; it lies on a tmpfs, so that a reboot empties it like the containers."""
+
+    name = "runc"
+
+    def __init__(self, state: Path, cgroups: Cgroups, *, runc: str = "", conmon: str = "", setarch: str = "") -> None:
+        self._runc = runc or _program("runc")
+        self._conmon = conmon or _program("conmon")
+        self._setarch = setarch or shutil.which("setarch") or ""
+        self._state = state
+        self._cgroups = cgroups
+        self._seccomp = seccomp.load()
+        self._boot = boot_id()
+        state.mkdir(parents=True, exist_ok=True, mode=0o711)
+
+    def prepare(self, spec: SandboxSpec) -> Handle:
+        bundle = spec.directory / "bundle"
+        for folder in (bundle, spec.directory / "exits", spec.directory / "persist"):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not spec.aslr and not self._setarch:
+            raise SandboxUnavailable("setarch is not installed, so ASLR cannot be turned off", "ASLR_OFF_UNAVAILABLE")
+        config = oci.config(spec, self._cgroups, self._seccomp)
+        write_atomic(bundle / "config.json", json.dumps(config).encode(), durable=False)
+        data = {"backstop": str(spec.backstop_seconds), "aslr": "on" if spec.aslr else "off"}
+        return Handle(self.name, spec.id, str(spec.directory), self._boot, data)
+
+    def start(self, handle: Handle) -> None:
+        directory = Path(handle.directory)
+        # Before anything is created: if this process dies now, no other will create a second container.
+        try:
+            os.close(os.open(directory / "starting", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            raise StartFailed("this container was started before", "CONTAINER_STARTED_BEFORE") from None
+        self._create(handle)
+        self._run("start", handle.id)
+
+    def resume_start(self, handle: Handle) -> None:
+        """Starts a container that a process now dead had created and not yet started."""
+        self._run("start", handle.id)
+
+    def conmon_command(self, handle: Handle) -> list[str]:
+        """The command that `start` runs; bench/sandbox_floor.py runs the same."""
+        directory = Path(handle.directory)
+        command = [
+            self._conmon, "--api-version", "1", "-c", handle.id, "-u", handle.id, "-n", handle.id,
+            "-r", self._runc, "--runtime-arg", f"--root={self._state}", "-b", str(directory / "bundle"),
+            "-p", str(directory / "pid"), "-P", str(directory / "conmon.pid"),
+            # No size limit here: conmon would cut the file in place and lose lines silently. The agent watches it.
+            "-l", f"k8s-file:{directory / 'log'}", "--no-sync-log",
+            "--exit-dir", str(directory / "exits"), "-0", str(directory / "persist"),
+            "--full-attach", "--socket-dir-path", str(directory), "--log-level", "error",
+        ]  # fmt: skip
+        if int(handle.data["backstop"]):
+            command += ["-T", handle.data["backstop"]]
+        if handle.data["aslr"] == "off":
+            # runc 1.1 cannot set a personality; it is inherited, and the call list forbids to set it inside.
+            command = [self._setarch, "-R", *command]
+        return command
+
+    def _create(self, handle: Handle) -> None:
+        read_end, write_end = os.pipe()
+        try:
+            environment = {"_OCI_SYNCPIPE": str(write_end), "PATH": os.environ.get("PATH", os.defpath)}
+            process = subprocess.Popen(
+                self.conmon_command(handle),
+                env=environment,
+                pass_fds=[write_end],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                # Signals to the agent's terminal or group are not for containers.
+                start_new_session=True,
+            )
+        finally:
+            os.close(write_end)
+        with os.fdopen(read_end, "rb") as pipe, process:
+            answer = _read_line(pipe.fileno(), CREATE_TIMEOUT_SECONDS)
+            error = process.communicate(timeout=CREATE_TIMEOUT_SECONDS)[1] if not answer else b""
+        if not answer:
+            raise StartFailed(f"conmon gave no answer: {error.decode(errors='replace').strip()[:1000]}")
+        report = json.loads(answer)
+        if report.get("data", -1) < 0:
+            message = str(report.get("message", "")).strip()[:2000]
+            runnable = not ("exec:" in message and any(text in message for text in _NOT_RUNNABLE))
+            raise StartFailed(message) if runnable else CommandNotRunnable(message)
+
+    def status(self, handle: Handle, wait_seconds: float = 0.0) -> Phase:
+        directory = Path(handle.directory)
+        if not (directory / "starting").exists():
+            return Phase.PREPARED
+        pidfd = self._conmon_pidfd(handle)
+        if pidfd is not None:
+            try:
+                ended = _poll(pidfd, wait_seconds)
+            finally:
+                os.close(pidfd)
+            if not ended:
+                return Phase.RUNNING
+        if self._exit_file(handle).exists():
+            return Phase.EXITED
+        # conmon is gone and wrote no exit code: nobody knows how the container ends, so it must not go on.
+        return Phase.LOST
+
+    def recover(self, handle: Handle) -> Phase:
+        if handle.boot_id != self._boot:
+            started = (Path(handle.directory) / "starting").exists()
+            return (Phase.EXITED if self._exit_file(handle).exists() else Phase.LOST) if started else Phase.PREPARED
+        phase = self.status(handle)
+        if phase is Phase.RUNNING and self._runtime_status(handle.id) == "created":
+            return Phase.STARTING
+        if phase is Phase.LOST:
+            self.signal(handle, 9)
+        return phase
+
+    def signal(self, handle: Handle, signal: int) -> None:
+        # All of them for KILL; TERM is for the first process to pass on as it likes.
+        everyone = ["-a"] if signal == 9 else []
+        self._run("kill", *everyone, handle.id, str(signal), check=False)
+
+    def collect(self, handle: Handle) -> Collected:
+        usage = self._cgroups.usage(handle.id) if handle.boot_id == self._boot else Usage()
+        try:
+            code = int(self._exit_file(handle).read_text())
+        except (OSError, ValueError):
+            return Collected(Phase.LOST, None, usage)
+        # conmon writes -1 when its own timeout, our backstop, ended the container.
+        return Collected(Phase.EXITED, code if code >= 0 else 137, usage)
+
+    def destroy(self, handle: Handle) -> None:
+        self.remove(handle.id)
+        pidfd = self._conmon_pidfd(handle)
+        if pidfd is not None:
+            try:
+                _poll(pidfd, KILL_TIMEOUT_SECONDS)
+            finally:
+                os.close(pidfd)
+
+    def remove(self, container: str) -> None:
+        """Kills and deletes a container by its id alone, as orphans are found."""
+        if (self._state / container).exists():
+            self._run("delete", "--force", container, check=False)
+        self._cgroups.remove(container)
+
+    def ids(self) -> set[str]:
+        return {entry.name for entry in self._state.iterdir() if entry.is_dir()} | self._cgroups.orphans()
+
+    def log_path(self, handle: Handle) -> Path:
+        return Path(handle.directory) / "log"
+
+    def versions(self) -> dict[str, str]:
+        """What is installed, for the sandbox report."""
+        found = {}
+        for name, program in (("runc", self._runc), ("conmon", self._conmon)):
+            text = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10).stdout
+            found[name] = text.split("\n", 1)[0].rsplit(" ", 1)[-1]
+        return found
+
+    def _exit_file(self, handle: Handle) -> Path:
+        return Path(handle.directory) / "exits" / handle.id
+
+    def _conmon_pidfd(self, handle: Handle) -> int | None:
+        """A pidfd of the conmon of this very container, or None when it has ended."""
+        try:
+            pid = int((Path(handle.directory) / "conmon.pid").read_text())
+            pidfd = os.pidfd_open(pid)
+        except (OSError, ValueError):
+            return None
+        # The pid may be another's by now. Read after the pidfd was opened, the command line is that process's.
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            command = []
+        if handle.id.encode() in command:
+            return pidfd
+        os.close(pidfd)
+        return None
+
+    def _runtime_status(self, container: str) -> str:
+        result = self._run("state", container, check=False)
+        try:
+            return json.loads(result.stdout)["status"]
+        except (ValueError, KeyError):
+            return ""
+
+    def _run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+        result = subprocess.run(
+            [self._runc, "--root", str(self._state), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=CREATE_TIMEOUT_SECONDS,
+        )
+        if check and result.returncode != 0:
+            raise StartFailed(f"runc {arguments[0]}: {result.stderr.decode(errors='replace').strip()[:2000]}")
+        return result
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")
+    if not found:
+        raise SandboxUnavailable(f"{name} is not installed", f"{name.upper()}_MISSING")
+    return found
+
+
+def _poll(pidfd: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(0, int(seconds * 1000))))
+
+
+def _read_line(fd: int, seconds: float) -> bytes:
+    """One line from conmon's pipe. Other ends of it may stay open in conmon, so that waiting for the end would hang."""
+    line = b""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN | select.POLLHUP)
+    while not line.endswith(b"\n"):
+        if not poll.poll(int(seconds * 1000)):
+            raise StartFailed("the runtime did not create the container in time", "CONTAINER_START_TIMEOUT")
+        chunk = os.read(fd, 65536)
+        if not chunk:
+            break
+        line += chunk
+    return line

@@ -1,0 +1,222 @@
+"""Input folders by manifest digest: every file hashed as it comes, read-only, with one owner and one time.
+
+    trees/<hex>-<epoch>/manifest   the manifest's bytes
+    trees/<hex>-<epoch>/tree/      the files, 0444 or 0555, mtime = the epoch
+    trees/.part-<hex>-<epoch>/     being fetched; what it holds already is hashed and kept by the next try
+
+Files are not shared between trees: a link count seen in a container would tell what else this node has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from animus_agent.errors import BlobCorrupt, ContractRefused
+from animus_agent.files import fsync_directory, opened, remove_tree, syncfs, tree_bytes
+from animus_agent.images.cache import SingleFlight
+from animus_agent.images.manifest import BlobSource
+from animus_kit.digest import hex_of, sha256
+from animus_kit.documents import folder, manifest
+from animus_kit.documents.errors import DocumentError
+
+MAX_MANIFEST_BYTES = 2 << 30
+PARALLEL_READS = 4
+# Fetched with the folder itself; more is not worth a thread.
+PARALLEL_FROM_FILES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    digest: str
+    path: Path
+    profile: str
+    fresh: bool
+    """Made by this call: every byte was hashed a moment ago."""
+
+
+class TreeCache:
+    """`max_bytes`: what unused trees may take."""
+
+    def __init__(self, directory: Path, *, max_bytes: int = 200 << 30) -> None:
+        self._directory = directory
+        self._max_bytes = max_bytes
+        self._flight = SingleFlight()
+        self._lock = threading.Lock()
+        self._held: Counter[str] = Counter()
+        directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+        for left in directory.glob(".gone-*"):
+            remove_tree(left)
+
+    @contextmanager
+    def holding(self, digest: str, epoch: int) -> Iterator[None]:
+        """While held a tree is not evicted."""
+        key = _key(digest, epoch)
+        with self._lock:
+            self._held[key] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held[key] -= 1
+
+    def get(
+        self, digest: str, epoch: int, profile: str, source: BlobSource, check: Callable[[], None] = lambda: None
+    ) -> Tree:
+        """The folder behind a manifest, fetched if absent; `check` is called between files and may raise to give up.
+
+        Raises BlobError, BlobCorrupt, ContractRefused (the manifest breaks a rule of its profile).
+        """
+        key = _key(digest, epoch)
+        home = self._directory / key
+        with self._flight.of(key):
+            fresh = not home.exists()
+            if fresh:
+                self._make(digest, epoch, profile, source, check)
+                self.evict()
+            os.utime(home)
+            return Tree(digest, home / "tree", profile, fresh)
+
+    def verify(self, tree: Tree) -> bool:
+        """Builds the manifest again out of what lies on disk. One that differs is not given out again."""
+        try:
+            entries = folder.build(tree.path, tree.profile)
+            good = sha256(manifest.dumps(entries, tree.profile)) == tree.digest
+        except (DocumentError, OSError):
+            good = False
+        if not good:
+            self._drop(tree.path.parent.name)
+        return good
+
+    def evict(self) -> None:
+        """Removes the least recently used of what nobody holds, until the rest fits."""
+        homes = [p for p in self._directory.iterdir() if not p.name.startswith(".")]
+        homes.sort(key=lambda p: p.stat().st_mtime)
+        sizes = {home.name: int((home / "bytes").read_text()) for home in homes}
+        total = sum(sizes.values())
+        for name, size in sizes.items():
+            if total <= self._max_bytes:
+                return
+            with self._lock:
+                if self._held[name]:
+                    continue
+            self._drop(name)
+            total -= size
+
+    def _drop(self, name: str) -> None:
+        gone = self._directory / f".gone-{secrets.token_hex(8)}"
+        try:
+            os.rename(self._directory / name, gone)
+        except FileNotFoundError:
+            return
+        # A container that still runs on it keeps seeing it through its mount, until the files are unlinked; only a
+        # tree that failed verification is dropped while in use, and its attempt ends TAINTED.
+        remove_tree(gone)
+
+    def _make(self, digest: str, epoch: int, profile: str, source: BlobSource, check: Callable[[], None]) -> None:
+        part = self._directory / f".part-{_key(digest, epoch)}"
+        tree = part / "tree"
+        tree.mkdir(parents=True, exist_ok=True)
+        _fetch_manifest(source, digest, part / "manifest")
+        try:
+            with (part / "manifest").open("rb") as file:
+                entries = list(manifest.read(iter(lambda: file.read(1 << 20), b""), profile))
+        except DocumentError as error:
+            raise ContractRefused(f"manifest {digest}: {error}", "MANIFEST_INVALID") from error
+        wanted = {entry.path for entry in entries}
+        _remove_others(tree, wanted)
+        for path in sorted({os.path.dirname(entry.path) for entry in entries}):
+            (tree / path).mkdir(parents=True, exist_ok=True)
+
+        def place(entry: manifest.Entry) -> None:
+            check()
+            _place(tree, entry, epoch, digest, source)
+
+        if len(entries) < PARALLEL_FROM_FILES:
+            for entry in entries:
+                place(entry)
+        else:
+            with ThreadPoolExecutor(PARALLEL_READS, thread_name_prefix="fetch") as pool:
+                for _ in pool.map(place, entries):
+                    pass
+        for directory, _, _ in os.walk(tree, topdown=False):
+            os.chmod(directory, 0o755)
+            os.utime(directory, (epoch, epoch))
+        (part / "bytes").write_text(str(tree_bytes(part)))
+        os.chmod(part, 0o711)
+        if len(entries) >= PARALLEL_FROM_FILES:
+            # A small tree that a power cut broke fails its verification and is fetched again; a large one is worth it.
+            syncfs(self._directory)
+        os.rename(part, self._directory / _key(digest, epoch))
+        if len(entries) >= PARALLEL_FROM_FILES:
+            fsync_directory(self._directory)
+
+
+def _key(digest: str, epoch: int) -> str:
+    return f"{hex_of(digest)}-{epoch}"
+
+
+def _fetch_manifest(source: BlobSource, digest: str, path: Path) -> None:
+    if path.exists() and hashlib.file_digest(path.open("rb"), "sha256").hexdigest() == hex_of(digest):
+        return
+    hasher, size = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for chunk in source.open(digest, digest):
+            hasher.update(chunk)
+            size += len(chunk)
+            if size > MAX_MANIFEST_BYTES:
+                raise BlobCorrupt(f"manifest {digest} is too large", "MANIFEST_TOO_LARGE")
+            file.write(chunk)
+    if hasher.hexdigest() != hex_of(digest):
+        raise BlobCorrupt(f"the bytes of manifest {digest} have another digest")
+
+
+def _place(tree: Path, entry: manifest.Entry, epoch: int, container: str, source: BlobSource) -> None:
+    path = tree / entry.path
+    if entry.kind == manifest.SYMLINK:
+        path.unlink(missing_ok=True)
+        os.symlink(entry.target, path)
+        os.utime(path, (epoch, epoch), follow_symlinks=False)
+        return
+    if not (path.exists() and _is(path, entry)):
+        path.unlink(missing_ok=True)
+        hasher, size = hashlib.sha256(), 0
+        with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW) as fd:
+            for chunk in source.open(entry.digest, container) if entry.size else ():
+                hasher.update(chunk)
+                size += len(chunk)
+                if size > entry.size:
+                    break
+                view = memoryview(chunk)
+                while view:
+                    view = view[os.write(fd, view) :]
+        if size != entry.size or hasher.hexdigest() != entry.sha256:
+            path.unlink()
+            raise BlobCorrupt(f"the bytes of {entry.digest} have another size or digest")
+    os.chmod(path, entry.mode)
+    os.utime(path, (epoch, epoch))
+
+
+def _is(path: Path, entry: manifest.Entry) -> bool:
+    if path.is_symlink() or path.stat().st_size != entry.size:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256
+
+
+def _remove_others(tree: Path, wanted: set[str]) -> None:
+    """An interrupted fetch of the same manifest holds nothing else; a damaged folder might."""
+    for directory, _, names in os.walk(tree):
+        os.chmod(directory, 0o755)
+        for name in names:
+            path = Path(directory, name)
+            if str(path.relative_to(tree)) not in wanted:
+                path.unlink()
