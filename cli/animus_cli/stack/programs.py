@@ -184,7 +184,7 @@ def _common(layout: Layout, cluster: Embedded, service: str, name: str) -> dict[
     }
     if name == "dispatch":
         return {**environment, "ANIMUS_AUDIT_TARGET": layout.address("audit")}
-    return {
+    environment = {
         **environment,
         "ANIMUS_LISTEN": layout.address(service),
         "ANIMUS_ACTOR_KEY": str(layout.actor_key),
@@ -195,6 +195,9 @@ def _common(layout: Layout, cluster: Embedded, service: str, name: str) -> dict[
         "ANIMUS_AUDIT_TARGET": layout.address("audit"),
         "ANIMUS_AUDIT_STREAM_TARGET": layout.address("audit-stream"),
     }
+    # A service has no target for itself, and refuses names under its own prefix that it does not know.
+    own = f"ANIMUS_{service.upper()}_"
+    return {name: value for name, value in environment.items() if not name.startswith(own)}
 
 
 def _answers(port: int) -> Callable[[], bool]:

@@ -6,12 +6,16 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from animus.audit.v1 import event_pb2_grpc, event_stream_pb2_grpc, ingest_pb2_grpc
-from animus_kit import settings
+from animus_kit import log, settings
+from animus_kit.clock import SystemClock
+from animus_kit.db.denials import Denials
 from animus_kit.db.engine import create_engine
+from animus_kit.db.migrate import check_revision, upgrade
 from animus_kit.db.sequencer import Sequencer
-from animus_kit.server import wiring
-from animus_kit.server.serve import Process
-from animus_kit.server.wiring import Wiring
+from animus_kit.ids import RandomIds
+from animus_kit.server.common import MigrateSettings
+from animus_kit.server.door import Door
+from animus_kit.server.serve import WORKERS, Process
 
 from .follower import Follower
 from .permissions import ROWS
@@ -28,45 +32,59 @@ READERS = 4
 
 def build(it: Settings) -> Process:
     """The whole process, not yet started."""
-    parts = Wiring("audit", it, ROWS)
-    writer = Writer(parts.engine, parts.clock, parts.ids.uuid())
-    follower = Follower(parts.engine)
-    reader = LogReader(parts.engine, follower, ThreadPoolExecutor(READERS, thread_name_prefix="log-reader"))
-    events = EventService(parts.engine, parts.policy_access, parts.door.denials)
-    ingest = EventIngestService(writer)
+    clock = SystemClock()
+    # A connection for each worker and each reader, and one each for the writer, the follower and denials.
+    engine = create_engine(it.dsn, WORKERS + READERS + 3, application_name="audit")
+    check_revision(engine, "animus_audit")
+    access = it.policy_access(clock, WORKERS)
+    denials = Denials(engine, "audit", clock)
+    door = Door("audit", it.trust_domain, ROWS, it.verifier(clock), access, denials, it.read_actor_key())
+    writer = Writer(engine, clock, RandomIds().uuid())
+    follower = Follower(engine)
+    reader = LogReader(engine, follower, ThreadPoolExecutor(READERS, thread_name_prefix="log-reader"))
+    events, ingest = EventService(engine, access, denials), EventIngestService(writer)
     tail, stream = EventTailService(reader), EventStreamService(reader)
-    process = parts.process()
+    process = Process("audit", it.metrics_listen, it.reflection)
     process.sync(
         it.listen,
-        parts.tls,
-        parts.door,
+        it.tls,
+        door,
         lambda server: event_pb2_grpc.add_EventServiceServicer_to_server(events, server),
         lambda server: ingest_pb2_grpc.add_EventIngestServiceServicer_to_server(ingest, server),
-        workers=it.workers,
     )
     process.aio(
         it.stream_listen,
-        parts.tls,
-        parts.door,
+        it.tls,
+        door,
         lambda server: ingest_pb2_grpc.add_EventTailServiceServicer_to_server(tail, server),
         lambda server: event_stream_pb2_grpc.add_EventStreamServiceServicer_to_server(stream, server),
     )
     # audit is a source like every other, and delivers to its own writer.
     sequencer = Sequencer(it.dsn, "audit", LocalDelivery(writer))
-    return process.task(follower, writer, sequencer, parts.door.denials)
+    return process.task(follower, writer, sequencer, denials)
 
 
-def serve() -> None:
-    build(settings.load(Settings, os.environ)).serve()
-
-
-def check() -> None:
-    """Exit status 1 for a log that does not hold together."""
-    it = settings.load(VerifySettings, os.environ)
-    report = verify(create_engine(it.dsn_file.read_text().strip(), 1))
-    print(json.dumps(vars(report), indent=2))
-    sys.exit(0 if report.ok else 1)
+def main(arguments: list[str]) -> int:
+    match arguments:
+        case ["serve"]:
+            it = settings.load(Settings, os.environ)
+            log.configure("audit", it.log_level)
+            build(it).serve()
+        case ["migrate"]:
+            it = settings.load(MigrateSettings, os.environ)
+            log.configure("audit", it.log_level)
+            upgrade(it.migrate_dsn, "animus_audit")
+        case ["verify"]:
+            it = settings.load(VerifySettings, os.environ)
+            log.configure("audit", it.log_level)
+            report = verify(create_engine(it.dsn, 1, application_name="audit verify"))
+            print(json.dumps(vars(report), indent=2))
+            return 0 if report.ok else 1
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 2
+    return 0
 
 
 if __name__ == "__main__":
-    wiring.main("audit", serve, verify=check)
+    sys.exit(main(sys.argv[1:]))

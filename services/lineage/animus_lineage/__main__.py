@@ -1,17 +1,21 @@
 """python -m animus_lineage serve | migrate | rebuild"""
 
 import os
+import sys
 
 from animus.audit.v1 import ingest_pb2_grpc
 from animus.lineage.v1 import graph_pb2_grpc
-from animus_kit import settings
+from animus_kit import log, settings
 from animus_kit.channel import dial
+from animus_kit.clock import SystemClock
+from animus_kit.db.denials import Denials
 from animus_kit.db.engine import create_engine
+from animus_kit.db.migrate import check_revision, upgrade
+from animus_kit.db.sequencer import Sequencer
 from animus_kit.db.tail import Tail
-from animus_kit.server import wiring
-from animus_kit.server.serve import Process
-from animus_kit.server.wiring import Wiring
-from animus_kit.tls import TlsFiles
+from animus_kit.server.common import MigrateSettings
+from animus_kit.server.door import Door
+from animus_kit.server.serve import WORKERS, Process
 
 from . import rebuild
 from .domain.facts import EVENT_TYPES
@@ -24,33 +28,51 @@ from .tail.facts import apply
 
 def build(it: Settings) -> Process:
     """The whole process, not yet started."""
-    parts = Wiring("lineage", it, ROWS)
-    graph = GraphService(parts.engine)
-    process = parts.process()
+    clock = SystemClock()
+    # A connection for each worker, and one each for the tail and denials.
+    engine = create_engine(it.dsn, WORKERS + 2, application_name="lineage")
+    check_revision(engine, "animus_lineage")
+    denials = Denials(engine, "lineage", clock)
+    access = it.policy_access(clock, WORKERS)
+    door = Door("lineage", it.trust_domain, ROWS, it.verifier(clock), access, denials, it.read_actor_key())
+    ingest = ingest_pb2_grpc.EventIngestServiceStub(dial(it.audit_target, "audit", it.tls, it.trust_domain))
+    events = ingest_pb2_grpc.EventTailServiceStub(dial(it.audit_stream_target, "audit", it.tls, it.trust_domain))
+    graph = GraphService(engine)
+    process = Process("lineage", it.metrics_listen, it.reflection)
     process.sync(
-        it.listen,
-        parts.tls,
-        parts.door,
-        lambda server: graph_pb2_grpc.add_GraphServiceServicer_to_server(graph, server),
-        workers=it.workers,
+        it.listen, it.tls, door, lambda server: graph_pb2_grpc.add_GraphServiceServicer_to_server(graph, server)
     )
-    log = ingest_pb2_grpc.EventTailServiceStub(parts.dial("audit", it.audit_stream_target))
-    tail = Tail(TAIL, parts.engine, log, apply, EVENT_TYPES)
-    return process.task(tail, parts.sequencer(), parts.door.denials)
+    tail = Tail(TAIL, engine, events, apply, EVENT_TYPES)
+    return process.task(tail, Sequencer(it.dsn, "lineage", ingest), denials)
 
 
-def serve() -> None:
-    build(settings.load(Settings, os.environ)).serve()
+def rebuild_view(it: RebuildSettings) -> int:
+    """Drops the view and fills it from the log. Returns the index reached."""
+    engine = create_engine(it.dsn, 2, application_name="lineage rebuild")
+    log_stub = ingest_pb2_grpc.EventTailServiceStub(dial(it.audit_stream_target, "audit", it.tls, it.trust_domain))
+    rebuild.drop(it.migrate_dsn)
+    return rebuild.fill(engine, log_stub)
 
 
-def rebuild_view() -> None:
-    """Drops the view and fills it from the log; prints the index reached."""
-    it = settings.load(RebuildSettings, os.environ)
-    channel = dial(it.audit_stream_target, "audit", TlsFiles(it.tls_cert, it.tls_key, it.services_ca), it.trust_domain)
-    engine = create_engine(it.dsn_file.read_text().strip(), 2, application_name="lineage rebuild")
-    rebuild.drop(it.migrate_dsn_file.read_text().strip())
-    print(rebuild.fill(engine, ingest_pb2_grpc.EventTailServiceStub(channel)))
+def main(arguments: list[str]) -> int:
+    match arguments:
+        case ["serve"]:
+            it = settings.load(Settings, os.environ)
+            log.configure("lineage", it.log_level)
+            build(it).serve()
+        case ["migrate"]:
+            it = settings.load(MigrateSettings, os.environ)
+            log.configure("lineage", it.log_level)
+            upgrade(it.migrate_dsn, "animus_lineage")
+        case ["rebuild"]:
+            it = settings.load(RebuildSettings, os.environ)
+            log.configure("lineage", it.log_level)
+            print(rebuild_view(it))
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 2
+    return 0
 
 
 if __name__ == "__main__":
-    wiring.main("lineage", serve, rebuild=rebuild_view)
+    sys.exit(main(sys.argv[1:]))

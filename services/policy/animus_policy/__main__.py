@@ -1,12 +1,21 @@
 """python -m animus_policy serve | migrate"""
 
 import os
+import sys
 
+from animus.audit.v1 import ingest_pb2_grpc
 from animus.policy.v1 import access_pb2_grpc, decision_pb2_grpc, role_binding_pb2_grpc
-from animus_kit import settings
-from animus_kit.server import wiring
-from animus_kit.server.serve import Process
-from animus_kit.server.wiring import Wiring
+from animus_kit import log, settings
+from animus_kit.channel import dial
+from animus_kit.clock import SystemClock
+from animus_kit.db.denials import Denials
+from animus_kit.db.engine import create_engine
+from animus_kit.db.migrate import check_revision, upgrade
+from animus_kit.db.sequencer import Sequencer
+from animus_kit.ids import RandomIds
+from animus_kit.server.common import MigrateSettings
+from animus_kit.server.door import Door
+from animus_kit.server.serve import WORKERS, Process
 
 from .domain.engine import PolicySet
 from .permissions import ROWS
@@ -20,29 +29,46 @@ from .settings import Settings
 
 def build(it: Settings) -> Process:
     """The whole process, not yet started."""
-    parts = Wiring("policy", it, ROWS)
+    clock, ids = SystemClock(), RandomIds()
+    engine = create_engine(it.dsn, WORKERS, application_name="policy")
+    check_revision(engine, "animus_policy")
     policy_set = PolicySet.load()
-    parts.access = access = OwnAccess(parts.engine, policy_set, it.platform_admins)
-    bindings = RoleBindingService(parts.engine, parts.clock, parts.ids)
-    decisions = DecisionService(parts.engine, policy_set)
-    point = DecisionPointService(parts.engine, parts.clock, parts.ids, policy_set, it.platform_admins)
-    process = parts.process()
+    access = OwnAccess(engine, policy_set, it.platform_admins)
+    denials = Denials(engine, "policy", clock)
+    door = Door("policy", it.trust_domain, ROWS, it.verifier(clock), access, denials, it.read_actor_key())
+    audit = ingest_pb2_grpc.EventIngestServiceStub(dial(it.audit_target, "audit", it.tls, it.trust_domain))
+
+    bindings = RoleBindingService(engine, clock, ids)
+    decisions = DecisionService(engine, policy_set)
+    point = DecisionPointService(engine, clock, ids, policy_set, it.platform_admins)
+    process = Process("policy", it.metrics_listen, it.reflection)
     process.sync(
         it.listen,
-        parts.tls,
-        parts.door,
+        it.tls,
+        door,
         lambda server: role_binding_pb2_grpc.add_RoleBindingServiceServicer_to_server(bindings, server),
         lambda server: access_pb2_grpc.add_AccessServiceServicer_to_server(AccessService(access), server),
         lambda server: decision_pb2_grpc.add_DecisionServiceServicer_to_server(decisions, server),
         lambda server: decision_pb2_grpc.add_DecisionPointServiceServicer_to_server(point, server),
-        workers=it.workers,
     )
-    return process.task(parts.sequencer(), parts.door.denials)
+    return process.task(Sequencer(it.dsn, "policy", audit), denials)
 
 
-def serve() -> None:
-    build(settings.load(Settings, os.environ)).serve()
+def main(arguments: list[str]) -> int:
+    match arguments:
+        case ["serve"]:
+            it = settings.load(Settings, os.environ)
+            log.configure("policy", it.log_level)
+            build(it).serve()
+        case ["migrate"]:
+            it = settings.load(MigrateSettings, os.environ)
+            log.configure("policy", it.log_level)
+            upgrade(it.migrate_dsn, "animus_policy")
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 2
+    return 0
 
 
 if __name__ == "__main__":
-    wiring.main("policy", serve)
+    sys.exit(main(sys.argv[1:]))
