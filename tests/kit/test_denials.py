@@ -1,34 +1,75 @@
-"""Ten denials of a minute singly, the rest with a count."""
+"""Denials become events, and cannot fill the log."""
 
-from __future__ import annotations
+import json
 
-from typing import Any
+import pytest
+import sqlalchemy as sa
 
 from animus_kit.actor import Actor
-from animus_kit.db import denials as module
 from animus_kit.db.denials import Denials
 from animus_kit.server.context import CallContext
-from animus_kit.testing.clock import FakeClock
+from animus_kit.testing.schema import create_kit_tables
 from animus_kit.tls import Peer
 
-CTX = CallContext(request_id="r", peer=Peer("gateway", "", ""), method="/s/M", subject="eve", actor=Actor("a-1", "eve"))
+PACKAGES = ()
 
 
-def test_the_rest_of_a_minute_is_one_event(monkeypatch: Any) -> None:
-    written: list[Any] = []
-    monkeypatch.setattr(module.outbox, "emit_many", lambda conn, events: written.extend(events))
+@pytest.fixture
+def engine(fresh_database):
+    create_kit_tables(fresh_database, "catalog")
+    return fresh_database.engine("catalog")
 
-    class Transaction:
-        def __enter__(self) -> None: ...
-        def __exit__(self, *_: Any) -> None: ...
 
-    monkeypatch.setattr(module, "transaction", lambda engine: Transaction())
-    clock = FakeClock()
-    sink = Denials(None, "catalog", clock)  # type: ignore[arg-type]
+def context(subject="alice"):
+    return CallContext(
+        request_id="r", peer=Peer("gateway", "", "spiffe://animus.local/gateway"), method="/a.B/C", subject=subject,
+        actor=Actor("a-" + "1" * 32, subject),
+    )  # fmt: skip
+
+
+def told(engine):
+    with engine.connect() as conn:
+        rows = conn.execute(sa.text("SELECT event_type, project, resource, payload FROM outbox ORDER BY id")).all()
+    return [(row.event_type, row.project, row.resource, json.loads(bytes(row.payload))) for row in rows]
+
+
+def test_ten_singly_and_then_a_count(engine, clock):
+    denials = Denials(engine, "catalog", clock)
     for _ in range(25):
-        sink.record(CTX, "catalog.datasets.get", "projects/p")
-    assert [event.payload.get("count") for event in written] == [None] * 10
+        denials.record(context(), "catalog.datasets.create", "projects/p")
+    assert len(told(engine)) == 10
     clock.advance(61)
-    sink.record(CTX, "catalog.datasets.get", "projects/p")
-    assert [event.payload.get("count") for event in written[10:]] == [15, None]
-    assert {event.event_type for event in written} == {"catalog.access.denied"}
+    denials.flush()
+    events = told(engine)
+    assert len(events) == 11 and "count" not in events[0][3]
+    assert events[0][:3] == ("catalog.access.denied", "projects/p", "projects/p")
+    assert events[10][3]["count"] == 15 and events[10][3]["actor"] == "alice"
+    assert events[0][3]["permission"] == "catalog.datasets.create"
+
+
+def test_others_are_counted_apart_and_a_new_minute_starts_over(engine, clock):
+    denials = Denials(engine, "catalog", clock)
+    for _ in range(10):
+        denials.record(context(), "x.y", "projects/p")
+    denials.record(context("bob"), "x.y", "projects/p")
+    denials.record(context(), "x.y", "projects/q")
+    denials.record(context(), "x.y", None)
+    assert len(told(engine)) == 13
+    clock.advance(61)
+    denials.record(context(), "x.y", "projects/p")
+    assert len(told(engine)) == 14
+
+
+def test_stop_tells_what_is_still_counted(engine, clock):
+    denials = Denials(engine, "catalog", clock)
+    denials.start()
+    for _ in range(12):
+        denials.record(context(), "x.y", "projects/p")
+    denials.stop()
+    assert told(engine)[-1][3]["count"] == 2
+
+
+def test_a_broken_database_does_not_turn_a_denial_into_an_error(engine, clock):
+    engine.dispose()
+    broken = sa.create_engine("postgresql+psycopg://", creator=lambda: 1 / 0)
+    Denials(broken, "catalog", clock).record(context(), "x.y", "projects/p")
