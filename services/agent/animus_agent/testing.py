@@ -257,7 +257,7 @@ class World:
         )
         now = datetime.now(UTC)
         grant = contracts.Grant(
-            id="00000000-0000-4000-8000-%012d" % self.counter,
+            id=f"00000000-0000-4000-8000-{self.counter:012d}",
             project=PROJECT,
             attempt=attempt,
             agent=AGENT,
@@ -309,7 +309,7 @@ class World:
         """Accepts an order as the loop would."""
         directory = AttemptDirectory(self.root / "attempts" / identifier(order[0]))
         if not directory.path.exists():
-            directory.create(*order)
+            directory.create(*order, durable=False)
         return Attempt(order[0], directory, order[1], order[2], self.ports(reporter or MemoryReporter()))
 
 

@@ -1,6 +1,6 @@
 """An attempt's folder: all that a restarted agent needs to go on.
 
-attempt.json   name, contract, grant, boot id: durable before anything is created
+attempt.json   name, contract, grant, boot id: there before anything is created
 sandbox.json   the driver's handle, the volume, the uid range
 run.json       when the container was started, on the monotonic clock and on the wall
 kill.json      that we chose to end it, and why: durable before the first signal
@@ -35,8 +35,11 @@ class AttemptDirectory:
     def id(self) -> str:
         return self.path.name
 
-    def create(self, attempt: str, contract: bytes, grant: bytes) -> None:
-        """Durable. Raises FileExistsError when this node has had the attempt before: it never runs twice."""
+    def create(self, attempt: str, contract: bytes, grant: bytes, *, durable: bool = True) -> None:
+        """Raises FileExistsError when this node has had the attempt before: it never runs twice.
+
+        The agent's loop keeps that durably in its spool, where it costs a tenth, and passes `durable=False`.
+        """
         self.path.mkdir(mode=0o711)
         document = {
             "version": VERSION,
@@ -45,7 +48,7 @@ class AttemptDirectory:
             "grant": base64.b64encode(grant).decode(),
             "boot_id": boot_id(),
         }
-        write_atomic(self.path / "attempt.json", json.dumps(document).encode(), durable=True)
+        write_atomic(self.path / "attempt.json", json.dumps(document).encode(), durable=durable)
 
     def load(self) -> tuple[str, bytes, bytes, str]:
         """(attempt, contract, grant, boot id). Raises ValueError for a folder that is not whole."""

@@ -94,7 +94,7 @@ class ImageCache:
 
         One that an earlier process made is verified against its listing before its first use by this one.
         """
-        with self._flight.of(digest):
+        with self.holding(digest), self._flight.of(digest):
             found = self._find(digest, platform)
             if found is None:
                 self._make(digest, platform, source)

@@ -110,6 +110,7 @@ class RuncDriver:
             raise StartFailed(f"conmon gave no answer: {error.decode(errors='replace').strip()[:1000]}")
         report = json.loads(answer)
         if report.get("data", -1) < 0:
+            self._await_conmon(handle)
             message = str(report.get("message", "")).strip()[:2000]
             runnable = not ("exec:" in message and any(text in message for text in _NOT_RUNNABLE))
             raise StartFailed(message) if runnable else CommandNotRunnable(message)
@@ -158,12 +159,7 @@ class RuncDriver:
 
     def destroy(self, handle: Handle) -> None:
         self.remove(handle.id)
-        pidfd = self._conmon_pidfd(handle)
-        if pidfd is not None:
-            try:
-                _poll(pidfd, KILL_TIMEOUT_SECONDS)
-            finally:
-                os.close(pidfd)
+        self._await_conmon(handle)
 
     def remove(self, container: str) -> None:
         """Kills and deletes a container by its id alone, as orphans are found."""
@@ -204,6 +200,14 @@ class RuncDriver:
             return pidfd
         os.close(pidfd)
         return None
+
+    def _await_conmon(self, handle: Handle) -> None:
+        pidfd = self._conmon_pidfd(handle)
+        if pidfd is not None:
+            try:
+                _poll(pidfd, KILL_TIMEOUT_SECONDS)
+            finally:
+                os.close(pidfd)
 
     def _runtime_status(self, container: str) -> str:
         result = self._run("state", container, check=False)
