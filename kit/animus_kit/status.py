@@ -6,6 +6,7 @@ RetryInfo and RequestInfo where they help (google/rpc/error_details.proto, AIP-1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -17,9 +18,11 @@ from animus_kit.errors import AppError, FieldViolation
 DETAILS_KEY = "grpc-status-details-bin"
 """The trailer in which gRPC carries a Status, in every language."""
 
-# Header fields travel in one HTTP/2 frame list of bounded size; gRPC's default limit for all metadata is 8 KiB.
-_MAX_VIOLATIONS = 20
+# A status travels in HTTP/2 trailers, in which gRPC accepts 8 KiB of everything together (grpc.max_metadata_size), and
+# base64 makes a third more of it. Text is cut before that; the reason never is.
+_MAX_MESSAGE = 512
 _MAX_TEXT = 256
+_MAX_DETAILS = 4096
 
 
 class RemoteError(AppError):
@@ -35,12 +38,13 @@ class RemoteError(AppError):
 
 def to_status(err: AppError, domain: str, request_id: str = "") -> status_pb2.Status:
     """domain: for example `catalog.animus`."""
-    status = status_pb2.Status(code=grpc.StatusCode[err.code].value[0], message=err.message[:1024])
+    status = status_pb2.Status(code=grpc.StatusCode[err.code].value[0], message=err.message[:_MAX_MESSAGE])
     info = error_details_pb2.ErrorInfo(reason=err.reason, domain=domain)
     for key, value in err.metadata.items():
-        info.metadata[key] = value[:_MAX_TEXT]
+        if info.ByteSize() < _MAX_DETAILS // 2:
+            info.metadata[key] = value[:_MAX_TEXT]
     _add(status, info)
-    shown = err.violations[:_MAX_VIOLATIONS]
+    shown = _fitting(err.violations, _MAX_DETAILS // 2)
     if shown and err.code == "FAILED_PRECONDITION":
         _add(
             status,
@@ -126,6 +130,17 @@ def from_rpc_error(error: grpc.RpcError) -> RemoteError:
             return from_status(status)
     code = error.code().name  # type: ignore[attr-defined]
     return RemoteError(code, code, error.details() or "")  # type: ignore[attr-defined]
+
+
+def _fitting(violations: Sequence[FieldViolation], room: int) -> list[FieldViolation]:
+    """The first ones, as many as travel: a document with a thousand faults shows its first dozen."""
+    shown = []
+    for one in violations:
+        room -= sum(min(len(text.encode()), 4 * _MAX_TEXT) for text in (one.field, one.reason, one.description)) + 16
+        if room < 0 and shown:
+            break
+        shown.append(one)
+    return shown
 
 
 def _add(status: status_pb2.Status, detail: Any) -> None:
