@@ -20,7 +20,7 @@ from pathlib import Path
 from animus_cli.stack.layout import Layout
 
 STOP_SECONDS = 20.0
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.1
 
 
 class ProcessDied(Exception):
