@@ -1,15 +1,13 @@
-"""The two programs, put together. `__main__` adds only settings and signals, and tests use the same functions."""
+"""The two programs, put together. `__main__` adds only settings and signals; tests build the same processes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import grpc
 from cryptography import x509
 from sqlalchemy import Engine
 
@@ -19,11 +17,12 @@ from animus.orchestrator.v1 import agent_pb2_grpc, pipeline_pb2_grpc, run_pb2_gr
 from animus_kit import pki
 from animus_kit.channel import dial
 from animus_kit.clock import Clock
+from animus_kit.db.denials import Denials
 from animus_kit.db.sequencer import Sequencer
 from animus_kit.ids import Ids
-from animus_kit.server.authz import Access, DenialSink
+from animus_kit.server.authz import Access
 from animus_kit.server.door import Door
-from animus_kit.server.serve import Process, Task
+from animus_kit.server.serve import WORKERS, Process, Task
 from animus_kit.server.token import TokenVerifier
 from animus_orchestrator import permissions
 from animus_orchestrator.clients import Catalog, Policy
@@ -38,12 +37,14 @@ from animus_orchestrator.service.agents import AgentService
 from animus_orchestrator.service.dispatch import DispatchService
 from animus_orchestrator.service.enrollment import EnrollmentService
 from animus_orchestrator.service.pipelines import PipelineService
-from animus_orchestrator.service.run_stream import RunStreamService
+from animus_orchestrator.service.run_stream import READERS, RunStreamService
 from animus_orchestrator.service.runs import RunService
-from animus_orchestrator.settings import Common, DispatchSettings, ServeSettings
+from animus_orchestrator.settings import DispatchSettings, ServeSettings
 from animus_orchestrator.store.listen import AGENT, LOGS, READY, RUN, SESSION, Hub
 
 SERVICE = "orchestrator"
+SERVE_POOL = WORKERS + READERS
+DISPATCH_POOL = 8
 
 
 @dataclass(frozen=True)
@@ -55,44 +56,35 @@ class Parts:
     ids: Ids
 
 
-def serve_process(
-    settings: ServeSettings,
-    parts: Parts,
-    *,
-    verifier: TokenVerifier,
-    access: Access,
-    denials: DenialSink | None = None,
-    tasks: Sequence[Task] = (),
-) -> Process:
+def build_serve(it: ServeSettings, parts: Parts, verifier: TokenVerifier, access: Access) -> Process:
     """The API: a sync listener, and an aio listener for what streams."""
-    process = Process(SERVICE, metrics_listen=settings.metrics_listen, reflection=settings.reflection)
-    catalog = Catalog(dial(settings.catalog_target, "catalog", settings.tls, settings.trust_domain))
-    policy = Policy(dial(settings.policy_target, "policy", settings.tls, settings.trust_domain))
-    hub = Hub(settings.database_dsn, (RUN, LOGS))
-    actor_key = settings.actor_key.read_bytes() if settings.actor_key else b""
-    pin = pki.spki_pin(x509.load_pem_x509_certificate(settings.services_ca.read_bytes()))
+    process = Process(SERVICE, it.metrics_listen, it.reflection)
+    catalog = Catalog(dial(it.catalog_target, "catalog", it.tls, it.trust_domain))
+    policy = Policy(dial(it.policy_target, "policy", it.tls, it.trust_domain))
+    denials = Denials(parts.engine, SERVICE, parts.clock)
+    hub = Hub(it.dsn, (RUN, LOGS))
+    pin = pki.spki_pin(x509.load_pem_x509_certificate(it.tls_ca.read_bytes()))
 
     def door(rows: Any) -> Door:
-        return Door(SERVICE, settings.trust_domain, rows, verifier, access, denials, actor_key)
+        return Door(SERVICE, it.trust_domain, rows, verifier, access, denials, it.read_actor_key())
 
     pipelines = PipelineService(parts.engine, parts.clock)
     runs = RunService(parts.engine, parts.clock, parts.ids, catalog, policy)
     agents = AgentService(parts.engine, parts.clock, parts.ids, pin)
     streams = RunStreamService(parts.engine, hub, process.drain)
     process.sync(
-        settings.listen,
-        settings.tls,
+        it.listen,
+        it.tls,
         door(permissions.API_ROWS),
-        lambda server: pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(pipelines, server),
-        lambda server: run_pb2_grpc.add_RunServiceServicer_to_server(runs, server),
-        lambda server: agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, server),
-        workers=settings.workers,
+        lambda s: pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(pipelines, s),
+        lambda s: run_pb2_grpc.add_RunServiceServicer_to_server(runs, s),
+        lambda s: agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, s),
     )
     process.aio(
-        settings.stream_listen,
-        settings.tls,
+        it.stream_listen,
+        it.tls,
         door(permissions.STREAM_ROWS),
-        lambda server: run_stream_pb2_grpc.add_RunStreamServiceServicer_to_server(streams, server),
+        lambda s: run_stream_pb2_grpc.add_RunStreamServiceServicer_to_server(streams, s),
         name="stream",
     )
 
@@ -103,54 +95,46 @@ def serve_process(
         finally:
             await hub.close()
 
-    process.coroutine(listen).task(*tasks, *_sequencer(settings))
-    return process
+    return process.coroutine(listen).task(denials, _sequencer(it))
 
 
-def dispatch_process(settings: DispatchSettings, parts: Parts, tasks: Sequence[Task] = ()) -> Process:
+def build_dispatch(it: DispatchSettings, parts: Parts) -> Process:
     """Where agents connect. Several may run: each leases for the sessions it holds."""
-    process = Process(SERVICE, metrics_listen=settings.metrics_listen)
+    process = Process(SERVICE, it.metrics_listen)
     limits = Limits(
-        lease=timedelta(seconds=settings.lease_duration),
-        lease_margin=timedelta(seconds=settings.lease_margin),
-        log_bytes=settings.log_limit_bytes,
+        lease=timedelta(seconds=it.lease_duration),
+        lease_margin=timedelta(seconds=it.lease_margin),
+        log_bytes=it.log_limit_bytes,
     )
-    interval = timedelta(seconds=settings.status_interval)
-    contracts = Contracts(
-        pki.load_signing_key(settings.contract_key.read_bytes()), parts.ids, limits.agent_lease
-    )
-    ca = pki.load_ca(settings.agents_ca.read_bytes(), settings.agents_ca_key.read_bytes())
+    interval = timedelta(seconds=it.status_interval)
+    contracts = Contracts(pki.load_signing_key(it.contract_key.read_bytes()), parts.ids, limits.agent_lease)
+    ca = pki.load_ca(it.agents_ca.read_bytes(), it.agents_ca_key.read_bytes())
     enrolment = Enrolment(
         parts.engine,
-        AgentAuthority(ca, settings.trust_domain),
-        pki.load_signing_key(settings.attestation_key.read_bytes()),
-        settings.trust_bundle,
-        Endpoints(
-            settings.trust_domain,
-            settings.services_ca.read_bytes(),
-            settings.dispatch_endpoint,
-            settings.blob_endpoint,
-        ),
+        AgentAuthority(ca, it.trust_domain),
+        pki.load_signing_key(it.attestation_key.read_bytes()),
+        it.trust_bundle,
+        Endpoints(it.trust_domain, it.tls_ca.read_bytes(), it.dispatch_endpoint, it.blob_endpoint),
         parts.clock,
     )
-    hub = Hub(settings.database_dsn, (READY, AGENT, SESSION))
+    hub = Hub(it.dsn, (READY, AGENT, SESSION))
     batcher: Batcher = Batcher(Writer(parts.engine, contracts, parts.clock, limits).apply)
     links = Links(batcher, hub)
     reaper = Reaper(parts.engine, parts.clock, limits.lease, silence=max(limits.lease, interval * 3))
     connect = DispatchService(batcher, links, enrolment, parts.clock, interval)
     enroll = EnrollmentService(enrolment, parts.clock)
     process.aio(
-        settings.listen,
-        settings.agents_tls,
-        Door(SERVICE, settings.trust_domain, permissions.DISPATCH_ROWS),
-        lambda server: dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(connect, server),
+        it.listen,
+        it.agents_tls,
+        Door(SERVICE, it.trust_domain, permissions.DISPATCH_ROWS),
+        lambda s: dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(connect, s),
         name="dispatch",
     )
     process.aio(
-        settings.enrollment_listen,
-        settings.tls,
-        Door(SERVICE, settings.trust_domain, permissions.ENROLLMENT_ROWS),
-        lambda server: enrollment_pb2_grpc.add_EnrollmentServiceServicer_to_server(enroll, server),
+        it.enrollment_listen,
+        it.tls,
+        Door(SERVICE, it.trust_domain, permissions.ENROLLMENT_ROWS),
+        lambda s: enrollment_pb2_grpc.add_EnrollmentServiceServicer_to_server(enroll, s),
         name="enrollment",
         require_client=False,
     )
@@ -171,13 +155,10 @@ def dispatch_process(settings: DispatchSettings, parts: Parts, tasks: Sequence[T
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(batcher.close(), 5)
 
-    return process.coroutine(work).task(*tasks, *_sequencer(settings))
+    return process.coroutine(work).task(_sequencer(it))
 
 
-def _sequencer(settings: Common) -> list[Task]:
+def _sequencer(it: ServeSettings | DispatchSettings) -> Task:
     """API and dispatch are one source: whichever process holds it delivers for both."""
-    if not settings.audit_target:
-        return []
-    channel: grpc.Channel = dial(settings.audit_target, "audit", settings.tls, settings.trust_domain)
-    stub = ingest_pb2_grpc.EventIngestServiceStub(channel)
-    return [Sequencer(settings.database_dsn, SERVICE, stub)]
+    channel = dial(it.audit_target, "audit", it.tls, it.trust_domain)
+    return Sequencer(it.dsn, SERVICE, ingest_pb2_grpc.EventIngestServiceStub(channel))

@@ -81,9 +81,7 @@ class AgentAuthority:
 
 def key_digest(csr_pem: bytes) -> str:
     """Names the public key of a request. Raises: CsrInvalid."""
-    der = _public_key(csr_pem).public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    der = _public_key(csr_pem).public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(der).hexdigest()
 
 

@@ -63,17 +63,13 @@ class _Pass:
     refused: dict[str, list[dict]] = field(default_factory=dict)
 
 
-def apply(
-    batch: Batch, works: Sequence[EventsWork], contracts: Contracts, limits: Limits
-) -> dict[int, Ack]:
+def apply(batch: Batch, works: Sequence[EventsWork], contracts: Contracts, limits: Limits) -> dict[int, Ack]:
     """Applies the events of several agents. Keyed by `id` of the work."""
     if not works:
         return {}
     conn = batch.conn
     spools = agent_store.lock_spools(conn, [(w.session.agent.id, w.events.spool_id) for w in works])
-    fresh = [
-        (w, e) for w in works for e in w.events.events if e.seq > spools[w.session.agent.id, w.events.spool_id]
-    ]
+    fresh = [(w, e) for w in works for e in w.events.events if e.seq > spools[w.session.agent.id, w.events.spool_id]]
     rows = queue.attempts_by_name(conn, {e.attempt for _, e in fresh})
     own = [(rows[e.attempt], e) for w, e in fresh if e.attempt in rows and rows[e.attempt].agent == w.session.agent.id]
     whole = {r.run_uid for r, e in own if e.WhichOneof("event") == "result"}
@@ -156,9 +152,7 @@ def _checked(state: _Pass, work: EventsWork, row: queue.AttemptRow, told: pb.Att
 
 
 def _tally(state: _Pass, row: queue.AttemptRow) -> logs.Tally:
-    return state.tallies.setdefault(
-        row.name, logs.Tally(row.step_uid, row.number, row.log_size, row.metric_count)
-    )
+    return state.tallies.setdefault(row.name, logs.Tally(row.step_uid, row.number, row.log_size, row.metric_count))
 
 
 def _log(state: _Pass, row: queue.AttemptRow, chunk: pb.LogChunk) -> None:

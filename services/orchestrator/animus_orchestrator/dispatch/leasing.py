@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from animus_orchestrator.dispatch.writer import Batch, Limits
 
 
-def lease(
-    batch: Batch, sessions: list[SessionState], contracts: Contracts, limits: Limits
-) -> dict[str, list[str]]:
+def lease(batch: Batch, sessions: list[SessionState], contracts: Contracts, limits: Limits) -> dict[str, list[str]]:
     """Leases what fits. Answers agent id → names of its new attempts.
 
     Candidates are read without a lock, placed, and claimed by locking their runs, skipping those that somebody else

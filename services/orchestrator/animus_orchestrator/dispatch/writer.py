@@ -115,9 +115,7 @@ class Writer:
             if isinstance(work, StatusWork | EventsWork) and id(work.session) in refused:
                 answers[i] = refused[id(work.session)]
 
-        told = [
-            (i, w) for i, w in enumerate(works) if isinstance(w, EventsWork) and answers[i] is None
-        ]
+        told = [(i, w) for i, w in enumerate(works) if isinstance(w, EventsWork) and answers[i] is None]
         acks = events.apply(batch, [w for _, w in told], self._contracts, self._limits)
 
         spoke: list[tuple[SessionState, pb.Status, bool]] = [(o.session, o.status, True) for o in opened.values()]
@@ -129,9 +127,7 @@ class Writer:
         for session, status, _ in spoke:
             sessions.take_status(batch.touch(session), status, self._clock.now())
         sessions.reconcile(batch, spoke)
-        queue.renew(
-            conn, [(h.attempt, s.agent.id) for s, status, _ in spoke for h in status.held], self._limits.lease
-        )
+        queue.renew(conn, [(h.attempt, s.agent.id) for s, status, _ in spoke for h in status.held], self._limits.lease)
         agent_store.save_seen(conn, [sessions.seen(s) for s, _, _ in spoke])
 
         asking: dict[str, SessionState] = {s.agent.id: s for s, _, _ in spoke}

@@ -93,9 +93,7 @@ class RunGraph:
         if step.state is not StepState.READY or self.run.state in TERMINAL | {RunState.CANCELING, RunState.WAITING}:
             raise StaleAttempt(f"step {name} is not ready")
         step = steps.lease(step)
-        leased = Attempt(
-            step=name, number=step.current_attempt, agent=agent, state=AttemptState.LEASED, lease_time=now
-        )
+        leased = Attempt(step=name, number=step.current_attempt, agent=agent, state=AttemptState.LEASED, lease_time=now)
         self._put(step)
         self._put_attempt(leased)
         self.facts.append(Fact("attempt.leased", name, leased.number))

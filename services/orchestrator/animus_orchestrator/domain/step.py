@@ -28,9 +28,7 @@ class StepState(StrEnum):
     WAITING = "WAITING"
 
 
-TERMINAL = frozenset(
-    {StepState.SUCCEEDED, StepState.FAILED, StepState.CANCELED, StepState.SKIPPED, StepState.CACHED}
-)
+TERMINAL = frozenset({StepState.SUCCEEDED, StepState.FAILED, StepState.CANCELED, StepState.SKIPPED, StepState.CACHED})
 DONE = frozenset({StepState.SUCCEEDED, StepState.CACHED})
 """States whose outputs the next steps may use."""
 HELD = frozenset({StepState.LEASED, StepState.RUNNING, StepState.CANCELING})
@@ -166,8 +164,4 @@ def cancel(step: Step, now: datetime) -> Step:
 
 def held_by(step: Step, attempt: Attempt) -> bool:
     """Whether this attempt is the one that may still write: the fence."""
-    return (
-        step.current_attempt == attempt.number
-        and not attempt.terminal
-        and step.state in HELD
-    )
+    return step.current_attempt == attempt.number and not attempt.terminal and step.state in HELD

@@ -115,5 +115,3 @@ def _is(wanted: AgentState) -> sa.ColumnElement[bool]:
         AgentState.ONLINE: free & c.session_open & ~c.draining,
         AgentState.DRAINING: free & c.session_open & c.draining,
     }[wanted]
-
-

@@ -8,8 +8,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from animus.agent.v1 import node_pb2
-from animus.orchestrator.v1 import agent_pb2, pipeline_pb2, run_pb2
+from animus.orchestrator.v1 import agent_pb2, node_pb2, pipeline_pb2, run_pb2
 from animus.type.v1 import metric_pb2, value_pb2
 from animus_kit.documents.bindings import Bindings, CodeBinding, DatasetBinding
 from animus_kit.documents.errors import DocumentError
@@ -71,7 +70,9 @@ def attempt_number(text: str) -> int | None:
 
 
 def _number(digits: str, ok: bool) -> int | None:
-    return int(digits) if ok and digits.isascii() and digits.isdigit() and len(digits) < 18 and digits[0] != "0" else None
+    return (
+        int(digits) if ok and digits.isascii() and digits.isdigit() and len(digits) < 18 and digits[0] != "0" else None
+    )
 
 
 # -- runs ---------------------------------------------------------------------------------------------------------------
@@ -85,7 +86,9 @@ def bindings_in(project: str, told: run_pb2.Bindings) -> Bindings:
                 DatasetBinding(dataset_ref=d.dataset_ref, dataset_version=d.dataset_version) for d in told.datasets
             ),
             code=tuple(CodeBinding(step=c.step or None, code_snapshot=c.code_snapshot) for c in told.code),
-            parameters=tuple(Parameter(name=p.name, value=getattr(p.value, p.value.WhichOneof("kind"))) for p in told.parameters),
+            parameters=tuple(
+                Parameter(name=p.name, value=getattr(p.value, p.value.WhichOneof("kind"))) for p in told.parameters
+            ),
             labels=dict(told.labels),
             experiment=told.experiment or None,
         )
@@ -101,8 +104,7 @@ def bindings_out(document: bytes) -> run_pb2.Bindings:
     one = Bindings.from_bytes(document)
     return run_pb2.Bindings(
         datasets=[
-            run_pb2.Bindings.Dataset(dataset_ref=d.dataset_ref, dataset_version=d.dataset_version)
-            for d in one.datasets
+            run_pb2.Bindings.Dataset(dataset_ref=d.dataset_ref, dataset_version=d.dataset_version) for d in one.datasets
         ],
         code=[run_pb2.Bindings.Code(step=c.step or "", code_snapshot=c.code_snapshot) for c in one.code],
         parameters=[value_pb2.Parameter(name=p.name, value=_value(p.value)) for p in one.parameters],

@@ -24,9 +24,7 @@ HELLO_SECONDS = 10.0
 
 
 class DispatchService(pb_grpc.DispatchServiceServicer):
-    def __init__(
-        self, batcher: Batcher, links: Links, enrolment: Enrolment, clock: Clock, status_interval: timedelta
-    ):
+    def __init__(self, batcher: Batcher, links: Links, enrolment: Enrolment, clock: Clock, status_interval: timedelta):
         self._batcher = batcher
         self._links = links
         self._enrolment = enrolment

@@ -19,7 +19,8 @@ from animus_kit.names import parse
 from animus_kit.server import context
 from animus_kit.server.idempotency import once
 from animus_orchestrator.domain import errors
-from animus_orchestrator.domain.pipeline import load as loader
+from animus_orchestrator.domain.pipeline import PipelineInvalid as InvalidDocument
+from animus_orchestrator.domain.pipeline import load as load_pipeline
 from animus_orchestrator.domain.pipeline.document import PipelineDocument
 from animus_orchestrator.domain.pipeline.problem import Problem
 from animus_orchestrator.service import convert
@@ -144,8 +145,8 @@ class PipelineService(pb_grpc.PipelineServiceServicer):
 
     def ValidatePipeline(self, request: pb.ValidatePipelineRequest, _: Any) -> pb.ValidatePipelineResponse:
         try:
-            document = loader.load(request.document, request.media_type)
-        except loader.PipelineInvalid as invalid:
+            document = load_pipeline(request.document, request.media_type)
+        except InvalidDocument as invalid:
             return pb.ValidatePipelineResponse(problems=problems(invalid.problems))
         return pb.ValidatePipelineResponse(pipeline_digest=document.digest, canonical_document=document.canonical)
 
@@ -176,8 +177,8 @@ def _get(conn: Connection, name: str, *, lock: bool = False) -> store.Pipeline:
 
 def _load(data: bytes, media_type: str) -> PipelineDocument:
     try:
-        return loader.load(data, media_type)
-    except loader.PipelineInvalid as invalid:
+        return load_pipeline(data, media_type)
+    except InvalidDocument as invalid:
         raise errors.PipelineInvalid(
             str(invalid),
             violations=[

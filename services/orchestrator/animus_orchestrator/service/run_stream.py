@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Engine
@@ -44,7 +45,7 @@ class RunStreamService(pb_grpc.RunStreamServiceServicer):
         seen = 0
         with self._hub.subscribe(RUN, str(uid)) as news:
             while True:
-                found = await self._read(lambda conn: self._changes(conn, uid, request.name, seen))
+                found = await self._read(partial(_changes, uid, request.name, seen))
                 if found is not None:
                     seen, message = found
                     yield message
@@ -53,18 +54,6 @@ class RunStreamService(pb_grpc.RunStreamServiceServicer):
                     continue  # something may have changed while it was sent
                 self._check_drain()
                 await news.wait(POLL_SECONDS)
-
-    def _changes(self, conn: Any, uid: int, name: str, since: int) -> tuple[int, pb.WatchRunResponse] | None:
-        row = runs.changed_run(conn, uid, since)
-        if row is None:
-            return None
-        steps = runs.changed_steps(conn, uid, since)
-        outputs = runs.outputs(conn, [s.uid for s in steps])
-        return row.revision, pb.WatchRunResponse(
-            run=convert.run(row),
-            steps=[convert.step(name, s, outputs.get(s.uid, [])) for s in steps],
-            final=run_rules.RunState(row.state) in run_rules.TERMINAL,
-        )
 
     async def ReadLogs(self, request: pb.ReadLogsRequest, _: Any) -> AsyncIterator[pb.ReadLogsResponse]:
         ids = parse("projects/{project}/runs/{run}/steps/{step}/attempts/{attempt}", request.name)
@@ -81,7 +70,7 @@ class RunStreamService(pb_grpc.RunStreamServiceServicer):
             while True:
                 # The state before the bytes: what is terminal grows no more.
                 row = await self._read(find)
-                chunks = await self._read(lambda conn: logs.read(conn, row.step_uid, number, offset, READ_BYTES))
+                chunks = await self._read(partial(_chunks, row.step_uid, number, offset))
                 for chunk in chunks:
                     gap = chunk.offset > offset
                     offset = chunk.offset + len(chunk.data)
@@ -110,3 +99,21 @@ class RunStreamService(pb_grpc.RunStreamServiceServicer):
                 return query(conn)
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+
+def _changes(uid: int, name: str, since: int, conn: Any) -> tuple[int, pb.WatchRunResponse] | None:
+    """What changed after a revision: the new revision and the message that tells it."""
+    row = runs.changed_run(conn, uid, since)
+    if row is None:
+        return None
+    steps = runs.changed_steps(conn, uid, since)
+    outputs = runs.outputs(conn, [s.uid for s in steps])
+    return row.revision, pb.WatchRunResponse(
+        run=convert.run(row),
+        steps=[convert.step(name, s, outputs.get(s.uid, [])) for s in steps],
+        final=run_rules.RunState(row.state) in run_rules.TERMINAL,
+    )
+
+
+def _chunks(step_uid: int, number: int, offset: int, conn: Any) -> list[logs.Chunk]:
+    return logs.read(conn, step_uid, number, offset, READ_BYTES)

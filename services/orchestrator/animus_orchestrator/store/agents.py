@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
 
-from animus_orchestrator.domain.agent import Agent
+from animus_orchestrator.domain.agent import CLOCK_SKEW_LIMIT_SECONDS, Agent
 from animus_orchestrator.store.schema import agent_spools, agents, join_tokens
 
 
@@ -72,10 +72,24 @@ def get_many(conn: Connection, ids: Iterable[str]) -> dict[str, AgentRecord]:
     return {row.id: record(row) for row in conn.execute(sa.select(agents).where(agents.c.id == sa.any_(wanted)))}
 
 
+def online(conn: Connection, project: str) -> list[AgentRecord]:
+    """Agents with an open session that may take work of this project. `project` is its id."""
+    c = agents.c
+    query = sa.select(agents).where(
+        c.session_open,
+        ~c.revoked,
+        ~c.draining,
+        c.cordoned == "",
+        sa.func.abs(c.clock_skew_seconds) <= CLOCK_SKEW_LIMIT_SECONDS,
+        (sa.func.cardinality(c.projects) == 0) | (sa.literal(project) == sa.any_(c.projects)),
+    )
+    return [record(row) for row in conn.execute(query)]
+
+
 def insert(conn: Connection, values: dict[str, Any]) -> bool:
     """False when an agent of this id exists."""
-    statement = pg.insert(agents).values(values).on_conflict_do_nothing(index_elements=["id"])
-    return conn.execute(statement).rowcount == 1
+    statement = pg.insert(agents).values(values).on_conflict_do_nothing(index_elements=["id"]).returning(agents.c.id)
+    return conn.execute(statement).first() is not None
 
 
 def save_session(conn: Connection, agent: Agent, *, boot_id: str, claimed: bytes) -> None:
@@ -195,9 +209,7 @@ def save_spools(conn: Connection, spools: dict[tuple[str, str], int]) -> None:
 
 
 def spool_seq(conn: Connection, agent: str, spool_id: str) -> int:
-    query = sa.select(agent_spools.c.last_seq).where(
-        agent_spools.c.agent == agent, agent_spools.c.spool_id == spool_id
-    )
+    query = sa.select(agent_spools.c.last_seq).where(agent_spools.c.agent == agent, agent_spools.c.spool_id == spool_id)
     return conn.execute(query).scalar_one_or_none() or 0
 
 

@@ -23,9 +23,7 @@ def agent_actor(agent_id: str) -> str:
     return f"agent/{agent_id}"
 
 
-def emit_facts(
-    conn: Connection, loaded: Iterable[Loaded], actor: Actor | str = SERVICE, request_id: str = ""
-) -> None:
+def emit_facts(conn: Connection, loaded: Iterable[Loaded], actor: Actor | str = SERVICE, request_id: str = "") -> None:
     """Writes what the transitions of these graphs mean, in order, and forgets it.
 
     `actor` is whose doing it was; what an agent reported is that agent's. Call it after everything else is written.
@@ -42,7 +40,9 @@ def emit_facts(
     emit_many(conn, events)
 
 
-def emit_agent(conn: Connection, event_type: str, agent_id: str, payload: Mapping[str, Any], actor: Actor | str) -> None:
+def emit_agent(
+    conn: Connection, event_type: str, agent_id: str, payload: Mapping[str, Any], actor: Actor | str
+) -> None:
     emit(conn, event_type, "", f"agents/{agent_id}", actor, payload)
 
 
@@ -124,7 +124,11 @@ def _commit(graph: RunGraph, step: str, row: Any) -> dict[str, Any]:
     kinds = {one.name: one for one in action.outputs}
     return {
         "inputs": [
-            {"mount": i["name"], "resource": input_resource(run.project, run.id, i), "manifestDigest": manifests[i["name"]]}
+            {
+                "mount": i["name"],
+                "resource": input_resource(run.project, run.id, i),
+                "manifestDigest": manifests[i["name"]],
+            }
             for i in row.inputs
         ],
         "code": {"resource": row.code["resource"], "manifestDigest": row.code["digest"]} if row.code else None,

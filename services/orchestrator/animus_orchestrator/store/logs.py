@@ -136,8 +136,6 @@ def read(conn: Connection, step_uid: int, number: int, offset: int, max_bytes: i
         if total >= max_bytes:
             break
         skip = max(0, offset - row.offset_bytes)
-        found.append(
-            Chunk(row.offset_bytes + skip, row.data[skip:], row.stderr, row.truncated and skip == 0)
-        )
+        found.append(Chunk(row.offset_bytes + skip, row.data[skip:], row.stderr, row.truncated and skip == 0))
         total += len(row.data) - skip
     return found

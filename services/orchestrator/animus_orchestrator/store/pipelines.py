@@ -69,7 +69,8 @@ def page(conn: Connection, project: str, request: Any) -> tuple[list[Pipeline], 
 def insert(conn: Connection, one: Pipeline) -> bool:
     """False when the name is taken."""
     values = {f: getattr(one, f) for f in one.__slots__}
-    return conn.execute(pg.insert(pipelines).values(values).on_conflict_do_nothing()).rowcount == 1
+    statement = pg.insert(pipelines).values(values).on_conflict_do_nothing().returning(pipelines.c.id)
+    return conn.execute(statement).first() is not None
 
 
 def update(conn: Connection, one: Pipeline) -> None:

@@ -75,20 +75,23 @@ def insert(conn: Connection, new: NewRun) -> int | None:
     if uid is None:
         return None
     conn.execute(
-        pg.insert(plans)
-        .values(project=new.project, digest=new.plan_digest, document=new.plan)
-        .on_conflict_do_nothing()
+        pg.insert(plans).values(project=new.project, digest=new.plan_digest, document=new.plan).on_conflict_do_nothing()
     )
     conn.execute(
         pg.insert(policy_snapshots)
-        .values(
-            project=new.project, digest=new.snapshot_digest, name=new.snapshot_name, document=new.snapshot
-        )
+        .values(project=new.project, digest=new.snapshot_digest, name=new.snapshot_name, document=new.snapshot)
         .on_conflict_do_nothing()
     )
     conn.execute(sa.insert(steps), [{"run_uid": uid, "project": new.project, **step} for step in new.steps])
     notify(conn, READY, [""])
     return uid
+
+
+def plan_document(conn: Connection, project: str, digest: str) -> bytes | None:
+    """A plan under which a run of the project was submitted."""
+    return conn.execute(
+        sa.select(plans.c.document).where(plans.c.project == project, plans.c.digest == digest)
+    ).scalar_one_or_none()
 
 
 def get(conn: Connection, project: str, run_id: str) -> Any | None:
@@ -109,9 +112,7 @@ def get_uid(conn: Connection, project: str, run_id: str) -> int | None:
 
 def page(conn: Connection, project: str, request: Any, states: Iterable[str]) -> tuple[list[Any], str]:
     c = runs.c
-    query = filtered(
-        sa.select(runs).where(c.project == project), request, create_time=c.create_time, labels=c.labels
-    )
+    query = filtered(sa.select(runs).where(c.project == project), request, create_time=c.create_time, labels=c.labels)
     if wanted := list(states):
         query = query.where(c.state.in_(wanted))
     if request.pipeline:
@@ -136,9 +137,7 @@ _STEP_COLUMNS = [c for c in steps.c if c.name not in ("action", "recipe")]
 
 def changed_steps(conn: Connection, run_uid: int, since: int) -> list[Any]:
     query = (
-        sa.select(*_STEP_COLUMNS)
-        .where(steps.c.run_uid == run_uid, steps.c.revision > since)
-        .order_by(steps.c.ordinal)
+        sa.select(*_STEP_COLUMNS).where(steps.c.run_uid == run_uid, steps.c.revision > since).order_by(steps.c.ordinal)
     )
     return list(conn.execute(query))
 
@@ -177,9 +176,7 @@ def get_attempt(conn: Connection, project: str, run_id: str, step: str, number: 
         sa.select(attempts)
         .join(steps, steps.c.uid == attempts.c.step_uid)
         .join(runs, runs.c.uid == steps.c.run_uid)
-        .where(
-            runs.c.project == project, runs.c.id == run_id, steps.c.name == step, attempts.c.number == number
-        )
+        .where(runs.c.project == project, runs.c.id == run_id, steps.c.name == step, attempts.c.number == number)
     )
     return conn.execute(query).first()
 
@@ -197,9 +194,7 @@ def page_attempts(conn: Connection, run_uid: int, step: str, request: Any) -> tu
 
 
 def page_points(conn: Connection, step_uid: int, number: int, request: Any) -> tuple[list[Any], str]:
-    query = sa.select(metric_points).where(
-        metric_points.c.step_uid == step_uid, metric_points.c.number == number
-    )
+    query = sa.select(metric_points).where(metric_points.c.step_uid == step_uid, metric_points.c.number == number)
     if request.metric:
         query = query.where(metric_points.c.name == request.metric)
     return Page.parse(request).fetch_by(conn, query, [(metric_points.c.index, True)])

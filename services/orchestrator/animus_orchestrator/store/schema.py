@@ -147,9 +147,7 @@ steps = sa.Table(
     sa.Column("end_time", Time),
     sa.Column("revision", BigInt, nullable=False, server_default="1"),
     sa.UniqueConstraint("run_uid", "name"),
-    sa.Index(
-        "steps_ready", sa.text("priority DESC"), "ready_time", "uid", postgresql_where=sa.text("state = 'READY'")
-    ),
+    sa.Index("steps_ready", sa.text("priority DESC"), "ready_time", "uid", postgresql_where=sa.text("state = 'READY'")),
     sa.Index("steps_retrying", "not_before", postgresql_where=sa.text("state = 'RETRYING'")),
 )
 

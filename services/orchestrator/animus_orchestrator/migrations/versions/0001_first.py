@@ -240,8 +240,12 @@ def upgrade() -> None:
             FOREIGN KEY(step_uid) REFERENCES steps (uid),
             UNIQUE (name)
         ) WITH (fillfactor = 70)""")
-    op.execute("CREATE INDEX attempts_held ON attempts (agent) WHERE state IN ('LEASED', 'PREPARING', 'RUNNING', 'FINISHING', 'CANCELING')")
-    op.execute("CREATE INDEX attempts_live ON attempts (lease_until) WHERE state IN ('LEASED', 'PREPARING', 'RUNNING', 'FINISHING', 'CANCELING')")
+    op.execute(
+        "CREATE INDEX attempts_held ON attempts (agent) WHERE state IN ('LEASED', 'PREPARING', 'RUNNING', 'FINISHING', 'CANCELING')"
+    )
+    op.execute(
+        "CREATE INDEX attempts_live ON attempts (lease_until) WHERE state IN ('LEASED', 'PREPARING', 'RUNNING', 'FINISHING', 'CANCELING')"
+    )
     op.execute("""
         CREATE TABLE step_outputs (
             step_uid BIGINT NOT NULL,
