@@ -135,6 +135,9 @@ class Document(Record):
         return digest_of(self.to_bytes())
 
 
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+
+
 def digest_of(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
@@ -155,7 +158,7 @@ def text(max_bytes: int = 4096, pattern: str | None = None, *, empty: bool = Fal
             raise DocumentError("PATTERN", f"does not match {pattern}")
         if len(value.encode("utf-8", "surrogatepass")) > max_bytes:
             raise DocumentError("TOO_LONG", f"longer than {max_bytes} bytes")
-        if any(c < " " and c not in "\t\n" or c == "\x7f" for c in value):
+        if _CONTROL.search(value):
             raise DocumentError("CONTROL_CHARACTER", "holds a control character")
         return value
 
