@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from animus_catalog.domain.errors import GrantExpired, GrantInvalid
 from animus_kit.clock import Clock
@@ -16,6 +18,17 @@ from animus_kit.documents.errors import DocumentError
 from animus_kit.log import get_logger
 
 log = get_logger(__name__)
+
+
+_PEM_KEY = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----\n?", re.DOTALL)
+
+
+def read_roots(file: Path) -> list[Ed25519PublicKey]:
+    """The root keys of a PEM file: one, or two while the root changes. Raises ValueError, OSError."""
+    keys = [load_pem_public_key(pem) for pem in _PEM_KEY.findall(file.read_bytes())]
+    if not keys or not all(isinstance(key, Ed25519PublicKey) for key in keys):
+        raise ValueError(f"{file}: must hold Ed25519 public keys in PEM")
+    return keys
 
 
 class TrustedKeys:

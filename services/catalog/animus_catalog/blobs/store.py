@@ -33,19 +33,19 @@ class BlobStore:
 
     @classmethod
     def open(cls, url: str) -> BlobStore:
-        """`file:///absolute/folder`, or `s3://bucket/prefix` (credentials and endpoint from AWS_* variables).
+        """`/folder` or `file:///folder`; or `s3://bucket/prefix` (credentials and endpoint from AWS_* variables).
 
         Raises ValueError for anything else.
         """
         parts = urlsplit(url)
-        if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
+        if parts.scheme in ("", "file") and not parts.netloc and parts.path.startswith("/"):
             folder = Path(unquote(parts.path))
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             return cls(LocalStore(folder), folder)
         if parts.scheme == "s3" and parts.netloc:
             # Without a condition on the copy, a bucket would overwrite: "multipart" is the one S3 and its kin share.
             return cls(S3Store.from_url(url, config={"copy_if_not_exists": "multipart"}))
-        raise ValueError("must be file:///folder or s3://bucket/prefix")
+        raise ValueError("must be /folder, file:///folder or s3://bucket/prefix")
 
     @property
     def staging_folder(self) -> Path | None:

@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
-from sqlalchemy.dialects.postgresql import insert as upsert
 
 from animus_catalog.domain.artifacts import Artifact, Metric
 from animus_catalog.domain.errors import ResourceNotFound
+from animus_catalog.store.sql import insert_new
 from animus_catalog.store.tables import artifacts
 from animus_kit.server.paging import Page, filtered
 
@@ -62,7 +62,7 @@ def create(conn: Connection, artifact: Artifact) -> bool:
         "metrics": metrics_json(artifact.metrics),
         "create_time": artifact.create_time,
     }
-    return conn.execute(upsert(artifacts).values(values).on_conflict_do_nothing()).rowcount == 1
+    return insert_new(conn, artifacts, values)
 
 
 def metrics_json(metrics: Sequence[Metric]) -> list[dict]:

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, delete, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from animus_catalog.domain.blobs import KeptUpload, Scope, Usage
-from animus_catalog.store.tables import any_text, ended_attempts, project_blobs, staged_blobs, uploads
+from animus_catalog.store.sql import any_text, insert_new
+from animus_catalog.store.tables import ended_attempts, project_blobs, staged_blobs, uploads
 
 
 def size_owned(conn: Connection, project: str, digest: str) -> int | None:
@@ -43,7 +44,7 @@ def size_readable(conn: Connection, project: str, digest: str) -> int | None:
 def own(conn: Connection, project: str, digest: str, size: int, now: datetime) -> None:
     """Idempotent."""
     values = {"project": project, "digest": digest, "size": size, "create_time": now}
-    conn.execute(upsert(project_blobs).values(values).on_conflict_do_nothing())
+    insert_new(conn, project_blobs, values)
 
 
 def size_staged(conn: Connection, scope: Scope, digest: str) -> int | None:
@@ -85,7 +86,7 @@ def stage(conn: Connection, scope: Scope, digest: str, size: int, now: datetime)
     values = {
         "project": scope.project, "attempt": scope.attempt, "digest": digest, "size": size, "create_time": now,
     }  # fmt: skip
-    conn.execute(upsert(staged_blobs).values(values).on_conflict_do_nothing())
+    insert_new(conn, staged_blobs, values)
 
 
 def has_ended(conn: Connection, attempt: str) -> bool:
@@ -95,7 +96,7 @@ def has_ended(conn: Connection, attempt: str) -> bool:
 def end(conn: Connection, attempt: str, committed: bool, now: datetime) -> bool:
     """Returns False when the attempt's end was known."""
     values = {"attempt": attempt, "committed": committed, "end_time": now}
-    return conn.execute(upsert(ended_attempts).values(values).on_conflict_do_nothing()).rowcount == 1
+    return insert_new(conn, ended_attempts, values)
 
 
 def digests_staged(conn: Connection, scope: Scope) -> list[str]:
@@ -108,21 +109,21 @@ def digests_staged(conn: Connection, scope: Scope) -> list[str]:
     )
 
 
-def own_staged(conn: Connection, scope: Scope, now: datetime) -> int:
-    """Makes all that the attempt has staged the project's. Returns how many blobs that were."""
+def own_staged(conn: Connection, scope: Scope, now: datetime) -> None:
+    """Makes all that the attempt has staged the project's."""
     mine = select(
         staged_blobs.c.project, staged_blobs.c.digest, staged_blobs.c.size, literal(now).label("create_time")
     ).where(staged_blobs.c.project == scope.project, staged_blobs.c.attempt == scope.attempt)
     conn.execute(
         upsert(project_blobs).from_select(["project", "digest", "size", "create_time"], mine).on_conflict_do_nothing()
     )
-    return drop_staged(conn, scope)
+    drop_staged(conn, scope)
 
 
-def drop_staged(conn: Connection, scope: Scope) -> int:
-    return conn.execute(
+def drop_staged(conn: Connection, scope: Scope) -> None:
+    conn.execute(
         delete(staged_blobs).where(staged_blobs.c.project == scope.project, staged_blobs.c.attempt == scope.attempt)
-    ).rowcount
+    )
 
 
 def kept_upload(conn: Connection, scope: Scope, digest: str) -> KeptUpload | None:
@@ -142,8 +143,7 @@ def keep_upload(conn: Connection, scope: Scope, kept: KeptUpload, now: datetime)
     values = {"size": kept.size, "kept": kept.offset, "staging": kept.staging, "update_time": now}
     if row is None:
         key = {"project": scope.project, "attempt": scope.attempt, "digest": kept.digest}
-        added = conn.execute(upsert(uploads).values(**key, **values).on_conflict_do_nothing()).rowcount
-        return None if added else kept.staging
+        return None if insert_new(conn, uploads, {**key, **values}) else kept.staging
     if row.staging == kept.staging:
         conn.execute(update(uploads).where(_upload(scope, kept.digest)).values(values))
         return None

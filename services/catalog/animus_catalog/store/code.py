@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
-from sqlalchemy.dialects.postgresql import insert as upsert
 
 from animus_catalog.domain.code import CodeSnapshot, ObjectFormat
 from animus_catalog.domain.errors import ResourceNotFound
+from animus_catalog.store.sql import insert_new
 from animus_catalog.store.tables import code_snapshots as snapshots
 from animus_kit.server.paging import Page, filtered
 
@@ -56,7 +56,7 @@ def create(conn: Connection, snapshot: CodeSnapshot) -> bool:
         "creator": snapshot.creator,
         "create_time": snapshot.create_time,
     }
-    return conn.execute(upsert(snapshots).values(values).on_conflict_do_nothing()).rowcount == 1
+    return insert_new(conn, snapshots, values)
 
 
 def _snapshot(row: Row) -> CodeSnapshot:

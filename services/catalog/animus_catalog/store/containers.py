@@ -11,8 +11,9 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from animus_catalog.domain.contents import Change, Contents, Entry, Kind
 from animus_catalog.domain.errors import BlobNotFound
-from animus_catalog.store.tables import any_text, containers, project_blobs, staged_blobs
+from animus_catalog.store.sql import any_text
 from animus_catalog.store.tables import container_entries as entries
+from animus_catalog.store.tables import containers, project_blobs, staged_blobs
 from animus_kit.server.paging import Page
 
 MANIFEST, IMAGE = "manifest", "image"

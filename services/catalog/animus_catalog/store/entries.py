@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table, func, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
 
 from animus_catalog.domain.entry import COLLECTIONS, Description, Entry
 from animus_catalog.domain.errors import ResourceExists, ResourceNotFound
 from animus_catalog.store import tables
+from animus_catalog.store.sql import insert_new
 from animus_kit.server.paging import Page, filtered
 
 TABLES: Mapping[str, Table] = {
@@ -48,8 +48,7 @@ def page(conn: Connection, noun: str, project: str, request: Any) -> tuple[Seque
 def create(conn: Connection, entry: Entry) -> None:
     """Raises ResourceExists."""
     values = {"project": entry.project, "id": entry.id, "latest": entry.latest, **described(entry)}
-    statement = upsert(TABLES[entry.noun]).values(values).on_conflict_do_nothing()
-    if conn.execute(statement).rowcount == 0:
+    if not insert_new(conn, TABLES[entry.noun], values):
         raise ResourceExists(entry.noun, entry.name)
 
 

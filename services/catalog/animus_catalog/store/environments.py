@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
-from sqlalchemy.dialects.postgresql import insert as upsert
 
 from animus.type.v1.list_order_pb2 import ListOrder
 from animus_catalog.domain.environments import EnvironmentLock, Package
 from animus_catalog.domain.errors import ResourceNotFound
+from animus_catalog.store.sql import insert_new
 from animus_catalog.store.tables import environment_locks as locks
 from animus_kit.server.paging import Page
 
@@ -72,7 +72,7 @@ def create(conn: Connection, lock: EnvironmentLock) -> bool:
         "creator": lock.creator,
         "create_time": lock.create_time,
     }
-    return conn.execute(upsert(locks).values(values).on_conflict_do_nothing()).rowcount == 1
+    return insert_new(conn, locks, values)
 
 
 def _lock(row: Row) -> EnvironmentLock:

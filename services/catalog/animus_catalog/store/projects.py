@@ -6,12 +6,12 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
 
 from animus_catalog.domain.errors import ResourceExists, ResourceNotFound
 from animus_catalog.domain.projects import Project, ProjectState, require_active
 from animus_catalog.store.entries import described, description
-from animus_catalog.store.tables import any_text, projects
+from animus_catalog.store.sql import any_text, insert_new
+from animus_catalog.store.tables import projects
 from animus_kit.server.paging import Page, filtered
 
 
@@ -47,7 +47,7 @@ def page(conn: Connection, among: Collection[str] | None, request: Any) -> tuple
 def create(conn: Connection, project: Project) -> None:
     """Raises ResourceExists."""
     values = {"id": project.id, "state": project.state.value, **described(project)}
-    if conn.execute(upsert(projects).values(values).on_conflict_do_nothing()).rowcount == 0:
+    if not insert_new(conn, projects, values):
         raise ResourceExists("Project", project.name)
 
 

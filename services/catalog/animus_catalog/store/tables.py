@@ -6,13 +6,10 @@ its order is that of UTF-8 bytes on every server.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    ColumnElement,
     DateTime,
     Identity,
     Integer,
@@ -20,8 +17,6 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    any_,
-    cast,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
@@ -29,11 +24,6 @@ from animus_kit.db import outbox
 from animus_kit.server import idempotency
 
 metadata = MetaData()
-
-
-def any_text(values: Collection[str]) -> ColumnElement:
-    """For `column == any_text(values)`: one array parameter, however many values there are."""
-    return any_(cast(list(values), ARRAY(Text)))
 
 
 outbox.tables(metadata)
