@@ -6,6 +6,8 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 STAMP := .venv/.animus-inputs
 DISTS := gen/python kit $(wildcard services/*) gateway clients/python cli
+# What a demo needs of the machine: all that is missing is told at once.
+READY := status=0; scripts/system-packages demo || status=$$?; scripts/check-machine || status=$$?; [ $$status -eq 0 ] || exit $$status
 # Tests: two workers, as many as the smallest machine has cores.
 WORKERS ?= 2
 ARGS ?=
@@ -51,18 +53,18 @@ test: setup ## run the tests; the last lines count what was skipped, and why (AR
 check: lint gen-check proto-breaking test ## what continuous integration runs
 
 demo: setup ## train on the handwritten digits: a local stack, one real pipeline, its lineage and its audit events
-	@scripts/system-packages demo
+	@$(READY)
 	@$(PY) -m examples.digits.demo $(ARGS)
 
-demo-smoke: setup ## the demo in its short form: one busybox step instead of training
-	@scripts/system-packages demo
+demo-smoke: setup ## the demo in its short form: two busybox steps instead of training
+	@$(READY)
 	@$(PY) -m examples.digits.demo --smoke $(ARGS)
 
 demo-down: setup ## end a demo stack that was left running
 	@$(PY) -m examples.digits.demo --down $(ARGS)
 
 bench: setup ## measure, beside the raw floor of this machine
-	@scripts/system-packages demo
+	@$(READY)
 	@$(PY) -m bench $(ARGS)
 
 clean: ## remove what the targets above left in the tree, and .venv

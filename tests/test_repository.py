@@ -30,7 +30,7 @@ REGISTRY_HOSTS = tuple(
         ("quay", "io"),
     )
 )
-MACHINE_PATHS = re.compile(r"/(?:work|home|Users)/[a-z]|/root/|/tmp/[A-Za-z0-9]{3,}")
+MACHINE_PATHS = re.compile(r"/(?:work|home|Users)/[a-z]|(?<![\w.])/root/")
 
 
 def _tracked() -> list[str]:
