@@ -78,10 +78,10 @@ class MemoryBlobs:
         data = self.blobs[digest]
         return iter([data[at : at + (1 << 16)] for at in range(0, len(data), 1 << 16)])
 
-    def write(self, digest: str, size: int, read: Callable[[int], bytes]) -> None:
+    def write(self, digest: str, size: int, read: Callable[[int, int], bytes]) -> None:
         data = b""
         while len(data) < size:
-            chunk = read(1 << 16)
+            chunk = read(1 << 16, len(data))
             if not chunk:
                 break
             data += chunk

@@ -70,7 +70,7 @@ def _upload_file(attempt: Attempt, root: Path, entry: manifest.Entry) -> None:
     try:
         if os.fstat(descriptor).st_size != entry.size:
             raise BlobCorrupt(f"{entry.path!r} changed after it was hashed", "OUTPUT_CHANGED")
-        attempt.ports.sink.write(entry.digest, entry.size, lambda size: os.read(descriptor, size))
+        attempt.ports.sink.write(entry.digest, entry.size, lambda size, offset: os.pread(descriptor, size, offset))
     finally:
         os.close(descriptor)
 
@@ -89,12 +89,5 @@ def _open_inside(root: Path, path: str) -> int:
         os.close(current)
 
 
-def _reader(data: bytes) -> Callable[[int], bytes]:
-    view = memoryview(data)
-
-    def read(size: int) -> bytes:
-        nonlocal view
-        chunk, view = bytes(view[:size]), view[size:]
-        return chunk
-
-    return read
+def _reader(data: bytes) -> Callable[[int, int], bytes]:
+    return lambda size, offset: data[offset : offset + size]

@@ -26,8 +26,8 @@ __all__ = ["BlobSink", "BlobSource", "Point", "Ports", "Reporter", "Result", "Si
 class BlobSink(Protocol):
     """Where outputs go. Repeating a call is harmless."""
 
-    def write(self, digest: str, size: int, read: Callable[[int], bytes]) -> None:
-        """Stores `size` bytes; `read(n)` gives the next. Raises BlobError; BlobCorrupt when they are other bytes."""
+    def write(self, digest: str, size: int, read: Callable[[int, int], bytes]) -> None:
+        """Stores `size` bytes; `read(n, offset)` gives at most n. Raises BlobError; BlobCorrupt for other bytes."""
 
     def seal(self, manifest_digest: str) -> None:
         """Declares a written blob to be an output's manifest. Raises BlobError."""

@@ -1,0 +1,46 @@
+"""The agent's settings, from `ANIMUS_<NAME>`. See services/agent/README.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from animus_kit.settings import Duration
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """`agent_state_dir` survives a reboot, `agent_run_dir` must not (a tmpfs such as /run).
+
+    `agent_cpu_millis`, `agent_memory_bytes`: what steps may use together; 0 means what the machine has, less a reserve.
+    `agent_root_key`: raw or PEM Ed25519 public key of the offline root; without it the trust bundle is believed because
+    it came through the pinned and then mutual TLS channel.
+    """
+
+    agent_state_dir: Path = Path("/var/lib/animus-agent")
+    agent_run_dir: Path = Path("/run/animus-agent")
+    agent_driver: str = "runc"
+    agent_root_key: Path | None = None
+    agent_cgroup_parent: str = ""
+    agent_max_attempts: int = 32
+    agent_cpu_millis: int = 0
+    agent_memory_bytes: int = 0
+    agent_image_cache_bytes: int = 200 * _GIB
+    agent_input_cache_bytes: int = 200 * _GIB
+    agent_spool_log_bytes: int = _GIB
+    agent_spare_volumes: int = 2
+    agent_tmpfs_volumes: bool = False
+    agent_drain_on_term: bool = False
+    agent_lease_margin: Duration = Duration(3.0)
+    dispatch_endpoint: str = ""
+    blob_endpoint: str = ""
+    test_clock_offset: Duration | None = None
+    log_level: str = "INFO"
+
+    def __post_init__(self) -> None:
+        if self.agent_driver not in ("runc", "fake"):
+            raise ValueError("ANIMUS_AGENT_DRIVER: must be runc or fake")
+        if self.agent_max_attempts < 1:
+            raise ValueError("ANIMUS_AGENT_MAX_ATTEMPTS: must be at least 1")
