@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import secrets
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from animus_cli.stack import issuer
 from animus_cli.stack.layout import TRUST_DOMAIN, Layout
+from animus_client.issuer import LocalIssuer
 from animus_kit import pki
 from animus_kit.documents import dsse
 from animus_kit.documents.bundle import TrustBundle, TrustedKey
@@ -33,7 +32,8 @@ def make(layout: Layout, now: datetime) -> None:
         leaf = pki.issue_service(
             services, f"service/{name}", (f"{name}.{TRUST_DOMAIN}", "localhost"), TRUST_DOMAIN, now
         )
-        _write_leaf(layout, name, leaf)
+        # With its issuer: a joining node finds there the certificate that its token pins.
+        _write_leaf(layout, name, pki.Leaf(leaf.certificate_pem + services.certificate_pem, leaf.key_pem))
     gateway = pki.issue_service(services, "gateway", (f"gateway.{TRUST_DOMAIN}",), TRUST_DOMAIN, now)
     _write_leaf(layout, "gateway", gateway)
     public = pki.issue_service(services, "gateway", ("localhost",), TRUST_DOMAIN, now, addresses=("127.0.0.1", "::1"))
@@ -85,23 +85,9 @@ def _write_leaf(layout: Layout, name: str, leaf: pki.Leaf) -> None:
 
 
 def _issuer(layout: Layout) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    point = key.public_key().public_numbers()
-    entry = {
-        "kty": "EC",
-        "crv": "P-256",
-        "alg": "ES256",
-        "use": "sig",
-        "kid": secrets.token_hex(8),
-        "x": _b64(point.x.to_bytes(32, "big")),
-        "y": _b64(point.y.to_bytes(32, "big")),
-    }
-    pki.write_private(layout.issuer_key, pki.key_pem(key))
-    pki.write_public(layout.jwks, json.dumps({"keys": [entry]}, indent=2).encode())
-
-
-def _b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    made = LocalIssuer.generate(issuer.ISSUER, issuer.AUDIENCE)
+    pki.write_private(layout.issuer_key, made.key_pem())
+    pki.write_public(layout.jwks, made.jwks())
 
 
 def missing_folder(path: Path, mode: int = 0o711) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -86,6 +87,12 @@ class Layout:
     @property
     def agent(self) -> Path:
         return self.root / "agent"
+
+    @property
+    def agent_run(self) -> Path:
+        """What must not outlive a reboot: short, and on a memory file system where there is one."""
+        name = "animus-agent-" + hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:12]
+        return Path("/run") / name if os.geteuid() == 0 else self.root / "agent-run"
 
     @property
     def client(self) -> Path:

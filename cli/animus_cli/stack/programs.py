@@ -69,9 +69,9 @@ def control_plane(layout: Layout, cluster: Embedded) -> dict[str, Program]:
 def agent(layout: Layout, target: Mapping[str, str]) -> Program:
     """The local node's agent: the one process that keeps root, which the sandbox needs."""
     environment = {
-        "ANIMUS_STATE_DIR": str(layout.agent),
-        "ANIMUS_TRUST_DOMAIN": TRUST_DOMAIN,
-        "ANIMUS_LOG_LEVEL": "INFO",
+        "ANIMUS_AGENT_STATE_DIR": str(layout.agent),
+        "ANIMUS_AGENT_RUN_DIR": str(layout.agent_run),
+        "ANIMUS_AGENT_ROOT_KEY": str(layout.pki / "root.pub"),
         **target,
     }
     arguments = [sys.executable, "-m", "animus_agent", "run"]

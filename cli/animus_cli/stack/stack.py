@@ -141,7 +141,7 @@ def _enroll(layout: Layout, target: dict[str, str]) -> None:
     program = programs.agent(layout, target)
     done = subprocess.run(
         [sys.executable, "-m", "animus_agent", "enroll"],
-        env={**os.environ, **program.environment},
+        env={"PATH": os.environ["PATH"], **program.environment},
         capture_output=True,
         text=True,
         timeout=READY_SECONDS,
@@ -153,7 +153,7 @@ def _enroll(layout: Layout, target: dict[str, str]) -> None:
 
 def _agent_target(layout: Layout) -> dict[str, str]:
     return {
-        "ANIMUS_ENROLLMENT_TARGET": layout.address("enrollment"),
+        "ANIMUS_ENROLLMENT_ENDPOINT": layout.address("enrollment"),
         "ANIMUS_JOIN_TOKEN_FILE": str(programs.token_file(layout)),
     }
 
@@ -162,7 +162,7 @@ def _purge_agent(layout: Layout) -> None:
     """Containers outlive their agent on purpose; with the stack they end, and so do their mounts and cgroups."""
     done = subprocess.run(
         [sys.executable, "-m", "animus_agent", "purge"],
-        env={**os.environ, **programs.agent(layout, _agent_target(layout)).environment},
+        env={"PATH": os.environ["PATH"], **programs.agent(layout, _agent_target(layout)).environment},
         capture_output=True,
         text=True,
         timeout=READY_SECONDS,
