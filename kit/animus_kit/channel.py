@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 
 from animus_kit import trace
+from animus_kit.errors import ResourceExhausted
 from animus_kit.tls import TlsFiles, channel_credentials
 
 # Left for this process to answer its own caller after the callee ran out of time.
@@ -33,6 +34,13 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 )
+
+
+class TooManyOutgoing(ResourceExhausted):
+    """Half of the workers wait for other processes. The other half must be able to answer, or processes that wait for
+    one another would stop together. Trying again is safe."""
+
+    reason = "TOO_MANY_OUTGOING_CALLS"
 
 
 actor: contextvars.ContextVar[str] = contextvars.ContextVar("animus_actor", default="")
@@ -100,7 +108,20 @@ class _Propagate(
     grpc.StreamStreamClientInterceptor,
 ):
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        return continuation(_Details(details, _metadata(details.metadata), _timeout(details.timeout)), request)
+        called = _Details(details, _metadata(details.metadata), _timeout(details.timeout))
+        places = trace.outgoing.get()
+        if places is None:
+            return continuation(called, request)
+        if not places.acquire(blocking=False):
+            raise TooManyOutgoing("too many calls here wait for other services", retry_after=0.5)
+        try:
+            outcome = continuation(called, request)
+        except BaseException:
+            places.release()
+            raise
+        # A blocking call is over by now, one made with .future() when it says so.
+        outcome.add_done_callback(lambda _: places.release())
+        return outcome
 
     def _stream(self, continuation: Any, details: Any, request: Any) -> Any:
         metadata = _metadata(details.metadata)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
+import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -71,3 +72,6 @@ def scope(new_request_id: str, new_trace: Trace, new_deadline: float | None = No
 
 in_transaction: ContextVar[bool] = ContextVar("animus_in_transaction", default=False)
 """Set by animus_kit.db.engine, asked by animus_kit.channel: no transaction is ever open across an RPC."""
+
+outgoing: ContextVar[threading.BoundedSemaphore | None] = ContextVar("animus_outgoing", default=None)
+"""How many handlers of this listener may wait for other processes; None outside of handlers."""

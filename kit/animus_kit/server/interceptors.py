@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +14,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from animus_kit import trace
 from animus_kit.server import metrics
 from animus_kit.server.context import call
 from animus_kit.server.door import DEFAULT_DEADLINE_SECONDS, Door, Malformed
@@ -51,8 +54,10 @@ def _remaining(context: Any) -> float:
 class SyncInterceptor(grpc.ServerInterceptor):
     """For the sync listener, which serves unary calls only."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, workers: int) -> None:
+        """workers: size of the listener's pool, half of which may wait for other processes (animus_kit.channel)."""
         self._door = door
+        self._outgoing = threading.BoundedSemaphore(max(1, workers // 2))
 
     def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
         handler = continuation(details)
@@ -68,6 +73,8 @@ class SyncInterceptor(grpc.ServerInterceptor):
                 try:
                     row, ctx = door.open(method, context, _remaining(context))
                     token = call.set(ctx)
+                    # The thread is the pool's own, so that nobody else sees it.
+                    trace.outgoing.set(self._outgoing)
                     try:
                         door.admit(row, ctx, request)
                         return behavior(request, context)
@@ -159,7 +166,11 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
         if row.permission is None:
             self._door.admit(row, ctx, request)
         else:
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._door.admit, row, ctx, request)
+            # With the call's context: policy is asked under its request id and within its deadline.
+            context = contextvars.copy_context()
+            await asyncio.get_running_loop().run_in_executor(
+                self._pool, context.run, self._door.admit, row, ctx, request
+            )
 
     async def _checked(self, requests: Any, first: Any = None) -> AsyncIterator[Any]:
         if first is not None:

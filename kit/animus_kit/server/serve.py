@@ -145,6 +145,7 @@ class Process:
     _thread: threading.Thread | None = None
     _running: list[asyncio.Task[None]] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _stopped: bool = False
 
     def sync(self, listen: str, tls: TlsFiles, door: Door, *register: Register, workers: int = WORKERS) -> Process:
         """Adds a listener for unary calls at host:port."""
@@ -205,6 +206,9 @@ class Process:
 
     def stop(self) -> None:
         """Drains and ends. Idempotent."""
+        if self._stopped:
+            return
+        self._stopped = True
         log.info("draining", service=self.service)
         for listener in self._listeners:
             if listener.aio and listener.health is not None:
@@ -266,9 +270,8 @@ class Process:
         pool = ThreadPoolExecutor(item.workers, thread_name_prefix="rpc")
         # Beyond twice the pool a call is refused at once rather than queued until its deadline.
         limit = 2 * item.workers + 4
-        server = grpc.server(
-            pool, interceptors=[SyncInterceptor(item.door)], options=_OPTIONS, maximum_concurrent_rpcs=limit
-        )
+        interceptor = SyncInterceptor(item.door, item.workers)
+        server = grpc.server(pool, interceptors=[interceptor], options=_OPTIONS, maximum_concurrent_rpcs=limit)
         names = self._register(item, server)
         item.health = _Health()
         item.health.status = dict.fromkeys(["", *names], health_pb2.HealthCheckResponse.SERVING)
