@@ -59,9 +59,9 @@ def build(it: Settings) -> Process:
         lambda server: ingest_pb2_grpc.add_EventTailServiceServicer_to_server(tail, server),
         lambda server: event_stream_pb2_grpc.add_EventStreamServiceServicer_to_server(stream, server),
     )
-    # audit is a source like every other, and delivers to its own writer.
+    # audit is a source like every other, and delivers to its own writer, which therefore ends after the sequencer.
     sequencer = Sequencer(it.dsn, "audit", LocalDelivery(writer))
-    return process.task(follower, writer, sequencer, denials)
+    return process.task(denials, sequencer, writer, follower)
 
 
 def main(arguments: list[str]) -> int:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import threading
 
+import psycopg
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -69,8 +70,9 @@ class Follower:
         while not self.stopping:
             try:
                 self._listen()
-            except (SQLAlchemyError, OSError) as error:
-                log.warning("the log cannot be followed now", error=type(error).__name__)
+            except (SQLAlchemyError, psycopg.Error, OSError) as error:
+                if not self.stopping:
+                    log.warning("the log cannot be followed now", error=type(error).__name__)
             except Exception:
                 log.exception("the log's follower starts again")
             self._stopping.wait(self._poll_seconds)

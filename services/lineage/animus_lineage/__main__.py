@@ -43,7 +43,7 @@ def build(it: Settings) -> Process:
         it.listen, it.tls, door, lambda server: graph_pb2_grpc.add_GraphServiceServicer_to_server(graph, server)
     )
     tail = Tail(TAIL, engine, events, apply, EVENT_TYPES)
-    return process.task(tail, Sequencer(it.dsn, "lineage", ingest), denials)
+    return process.task(tail, denials, Sequencer(it.dsn, "lineage", ingest))
 
 
 def rebuild_view(it: RebuildSettings) -> int:

@@ -51,7 +51,7 @@ def build(it: Settings) -> Process:
         lambda server: decision_pb2_grpc.add_DecisionServiceServicer_to_server(decisions, server),
         lambda server: decision_pb2_grpc.add_DecisionPointServiceServicer_to_server(point, server),
     )
-    return process.task(Sequencer(it.dsn, "policy", audit), denials)
+    return process.task(denials, Sequencer(it.dsn, "policy", audit))
 
 
 def main(arguments: list[str]) -> int:
