@@ -1,0 +1,95 @@
+"""Each process is killed with -9 in the middle of a run and comes back: the run succeeds, and the record has no gap."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from animus_cli.stack import programs
+from animus_cli.stack import stack as stacks
+from animus_cli.stack.layout import Layout
+from tests.system.world import Client, Project, pipeline, step, wait_for
+
+# Long enough that a kill lands while it runs; the container itself is what waits.
+SCRIPT = "cp /animus/inputs/{source}/n /animus/outputs/out/n; sleep 1; echo {name} >> /animus/outputs/out/n"
+
+
+@pytest.fixture(scope="module")
+def prepared(project: Project, image: str) -> tuple[str, dict[str, str]]:
+    """(pipeline version, datasets): a diamond of four steps."""
+    version = project.push_dataset("seed", {"n": b"seed\n"})
+    first = step("first", image, SCRIPT.format(source="seed", name="first"), datasets={"seed": "seed"}, outputs=["out"])
+    middle = [
+        step(name, image, SCRIPT.format(source="in", name=name), artifacts={"in": ("first", "out")}, outputs=["out"])
+        for name in ("left", "right")
+    ]
+    last = step(
+        "last",
+        image,
+        "cat /animus/inputs/left/n /animus/inputs/right/n > /animus/outputs/out/n",
+        artifacts={"left": ("left", "out"), "right": ("right", "out")},
+        outputs=["out"],
+    )
+    edges = [("first", "left"), ("first", "right"), ("left", "last"), ("right", "last")]
+    return project.apply("diamond", pipeline(first, *middle, last, dependencies=edges)), {"seed": version}
+
+
+def running(operator: Client, run: str) -> bool:
+    answer = operator.send("GET", f"/orchestrator/v1/{run}/steps")
+    return answer.status == 200 and any(found["state"] == "STATE_RUNNING" for found in answer.json["steps"])
+
+
+@pytest.mark.parametrize("victim", programs.ALL)
+def test_a_run_survives_the_death_of(
+    layout: Layout, operator: Client, project: Project, prepared: tuple[str, dict[str, str]], victim: str
+) -> None:
+    version, datasets = prepared
+    run = project.submit(version, datasets, runId=f"kill-{victim}")["name"]
+    wait_for(lambda: running(operator, run), 30, "a step to run")
+    stacks.restart(layout, victim, kill=True)
+    ended = project.wait(run, 100)
+    assert ended["state"] == "STATE_SUCCEEDED", ended
+    assert {found["state"] for found in project.steps(run).values()} == {"STATE_SUCCEEDED"}
+
+
+def events(operator: Client, project: Project) -> list[Any]:
+    found: list[Any] = []
+    token = ""
+    while True:
+        page = operator.ok("GET", f"/audit/v1/{project.name}/events", pageSize=500, pageToken=token or None)
+        found += page.get("events", [])
+        token = page.get("nextPageToken", "")
+        if not token:
+            return found
+
+
+def test_nothing_was_committed_twice_and_no_source_has_a_gap(
+    layout: Layout, operator: Client, project: Project
+) -> None:
+    def complete() -> list[Any]:
+        found = events(operator, project)
+        ends = [event for event in found if event["type"] == "orchestrator.run.succeeded"]
+        return found if len(ends) == len(programs.ALL) else []
+
+    found = wait_for(complete, 30, "every run's end in the log")
+    commits = Counter()
+    for event in found:
+        if event["type"] == "orchestrator.attempt.committed":
+            commits[json.loads(base64.b64decode(event["payload"]))["step"]] += 1
+    assert len(commits) == 4 * len(programs.ALL)
+    assert set(commits.values()) == {1}
+    sources = operator.ok("GET", "/audit/v1/sources")
+    assert sum(int(source["lastSeq"]) for source in sources["sources"]) == int(sources["logSize"])
+    whole: list[int] = []
+    token = ""
+    while True:
+        page = operator.ok("GET", "/audit/v1/events", pageSize=500, pageToken=token or None)
+        whole += [int(event.get("index", 0)) for event in page["events"]]
+        token = page.get("nextPageToken", "")
+        if not token:
+            break
+    assert whole == list(range(len(whole)))
