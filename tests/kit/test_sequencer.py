@@ -347,6 +347,30 @@ def test_a_restored_database_speaks_under_a_new_generation(db, run):
     assert log.events[made][0].seq == 1
 
 
+def test_what_an_old_generation_cannot_tell_is_told_by_the_new_one(db, run):
+    log, away = Log(), Log()
+    away.fail_next = 1_000_000
+    engine = db.engine("catalog")
+    first = run(db, away)
+    with transaction(engine) as conn:
+        for n in range(3):
+            say(conn, n)
+    numbered = sa.text("SELECT count(*) FROM outbox WHERE seq IS NOT NULL")
+
+    def counted():
+        with transaction(engine) as conn:
+            return conn.execute(numbered).scalar_one()
+
+    until(lambda: counted() == 3)
+    first.stop()
+    with transaction(engine) as conn:  # the log never gets the first one, so the old numbers have a gap
+        old = conn.execute(sa.text("DELETE FROM outbox WHERE seq = 1 RETURNING generation::text")).scalar_one()
+    made = new_generation(db.dsn("catalog"))
+    run(db, log)
+    until(lambda: len(log.events.get(made, ())) == 2)
+    assert numbers(log.events[made]) == [1, 2] and not log.events[old]
+
+
 def test_large_payloads_travel_in_parts(db, run):
     log = Log()
     sizes = []

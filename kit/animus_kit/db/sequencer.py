@@ -325,22 +325,35 @@ class _Held:
         return [Numbered(*row) for row in rows]
 
     def _deliver_other_generations(self) -> None:
-        """What was numbered, and not delivered, before the database was restored (see `new_generation`)."""
+        """What was numbered, and not delivered, before the database was restored (see `new_generation`).
+
+        The log mostly has it, since the database lived on after its backup; then it is a repeat. What the log refuses
+        under the old generation is numbered anew under this one: told late is better than not told.
+        """
         while True:
             rows = self._conn.execute(
                 "SELECT generation::text, seq, envelope, payload, salt FROM outbox"
                 " WHERE seq IS NOT NULL AND generation <> %s ORDER BY generation, seq LIMIT 100",
                 (self.generation,),
             ).fetchall()
-            rows = [row for row in rows if row.generation == rows[0].generation]
             if not rows:
                 self._other_generations = False
                 return
+            old = rows[0].generation
+            rows = [row for row in rows if row.generation == old]
             rows = rows[: _fitting([len(row.payload) for row in rows])]
-            self._delivery.deliver(rows[0].generation, [Numbered(*row[1:]) for row in rows])
-            self._conn.execute(
-                "DELETE FROM outbox WHERE generation = %s AND seq <= %s", (rows[0].generation, rows[-1].seq)
-            )
+            try:
+                self._delivery.deliver(old, [Numbered(*row[1:]) for row in rows])
+            except AppError as e:
+                if e.reason not in ("SEQUENCE_GAP", "SOURCE_FORKED", "GENERATION_SUPERSEDED"):
+                    raise
+                log.warning("numbered anew", source=self.source, generation=old, reason=e.reason)
+                self._conn.execute(
+                    "UPDATE outbox SET generation = NULL, seq = NULL, envelope = NULL, salt = NULL WHERE generation = %s",
+                    (old,),
+                )
+                continue
+            self._conn.execute("DELETE FROM outbox WHERE generation = %s AND seq <= %s", (old, rows[-1].seq))
 
 
 def new_generation(dsn: str) -> str:
