@@ -15,7 +15,7 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 from examples.images import busybox, cache, debian, oci_layout, wheels  # noqa: E402
 
-DEBS = ["python3-minimal", "libpython3-stdlib", "libstdc++6", "libgcc-s1", "busybox-static", "tzdata"]
+DEBS = ["python3-minimal", "libpython3-stdlib", "libstdc++6", "libgcc-s1", "busybox-static"]
 REQUIREMENTS = HERE / "requirements.txt"
 NO_IMAGE = "sha256:" + "0" * 64
 """Stands in the committed pipeline document, whose author cannot know the digest of an image that is built later."""

@@ -43,7 +43,7 @@ def fetch(requirements: Path, folder: Path) -> list[Path]:
 
 
 def add_wheels(layer: Layer, wheels: list[Path]) -> list[Package]:
-    """Adds the modules of each wheel below SITE; scripts and headers are left out."""
+    """Adds the modules of each wheel below SITE; scripts, headers and the wheels' own tests are left out."""
     return [_add_wheel(layer, path) for path in wheels]
 
 
@@ -58,7 +58,8 @@ def _add_wheel(layer: Layer, path: Path) -> Package:
             target = data[2]
         elif re.match(r"[^/]+\.data/", target):
             continue
-        if not member.is_dir():
+        # Their own tests are a third of the files, each of which every node unpacks and verifies.
+        if not member.is_dir() and "/tests/" not in target:
             layer.file(f"{SITE}/{target}", functools.partial(archive.read, member))
     return Package(kind="python", name=name.replace("_", "-"), version=version, digest=f"sha256:{_sha256(path)}")
 
