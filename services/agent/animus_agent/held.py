@@ -1,0 +1,301 @@
+"""What the agent holds: attempts with their leases, the threads that run them, and the room that is left.
+
+Level-triggered: `states` is what the agent states of itself, `direct` applies what the server wants of it. Everything
+here may be repeated, doubled or late.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from animus.agent.v1 import dispatch_pb2 as pb
+from animus_agent.attempt import steps
+from animus_agent.attempt.attempt import Attempt
+from animus_agent.attempt.directory import AttemptDirectory, identifier
+from animus_agent.attempt.failure import CANCELED, LEASE_EXPIRED, STALE, Failure, FailureClass
+from animus_agent.attempt.ports import Ports, Result
+from animus_agent.node import NodeParts
+from animus_agent.reporter import SpoolReporter, State
+from animus_agent.spool import Spool
+from animus_kit.clock import Clock
+from animus_kit.documents import dsse
+from animus_kit.documents.contract import Contract
+from animus_kit.documents.errors import DocumentError
+from animus_kit.log import get_logger
+
+log = get_logger(__name__)
+
+Intent = pb.AttemptDirective.Intent
+
+
+@dataclass(slots=True)
+class Held:
+    """One attempt. `deadline`: when its lease ends, on the monotonic clock."""
+
+    attempt: Attempt
+    reporter: SpoolReporter
+    state: int
+    deadline: float
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    ended: bool = False
+    forget: bool = False
+    thread: threading.Thread | None = None
+
+
+class Holdings:
+    """Safe for many threads. `changed` is called when there is something new to state."""
+
+    def __init__(
+        self,
+        parts: NodeParts,
+        spool: Spool,
+        clock: Clock,
+        ports: Callable[[SpoolReporter, bytes, Callable[[], None]], Ports],
+        changed: Callable[[], None],
+        *,
+        max_attempts: int,
+        lease_margin: float,
+    ) -> None:
+        self._parts = parts
+        self._spool = spool
+        self._clock = clock
+        self._ports = ports
+        self._changed = changed
+        self._max_attempts = max_attempts
+        self._margin = lease_margin
+        self._lock = threading.RLock()
+        self._held: dict[str, Held] = {}
+        self.draining = False
+
+    # What we say.
+
+    def states(self) -> list[pb.HeldAttempt]:
+        with self._lock:
+            return [pb.HeldAttempt(attempt=name, state=held.state) for name, held in sorted(self._held.items())]
+
+    def room(self) -> pb.Room:
+        """Nothing while draining; an attempt that ended holds no room."""
+        with self._lock:
+            if self.draining:
+                return pb.Room()
+            live = [held for held in self._held.values() if not held.ended]
+            node = self._parts.node
+            return pb.Room(
+                attempts=max(0, self._max_attempts - len(live)),
+                cpu_millis=max(0, node.cpu_millis - sum(held.cpu_millis for held in live)),
+                memory_bytes=max(0, node.memory_bytes - sum(held.memory_bytes for held in live)),
+            )
+
+    def active(self) -> int:
+        with self._lock:
+            return sum(not held.ended for held in self._held.values())
+
+    # What we are told.
+
+    def assign(self, assignment: pb.Assignment) -> None:
+        """Takes new work; what this node has had before, in whatever way it ended, is not taken again."""
+        name = assignment.attempt
+        with self._lock:
+            if name in self._held or self._spool.knows(name) or self.draining:
+                return
+            deadline = self._clock.monotonic() + assignment.lease_duration.ToTimedelta().total_seconds()
+            directory = AttemptDirectory(self._parts.attempts_dir / identifier(name))
+            reporter = self._reporter(name)
+            # The spool does not know it, so that a folder is one that nothing was begun in.
+            directory.remove()
+            directory.create(name, assignment.contract, assignment.grant, durable=False)
+            self._spool.accept(name, reporter.first())
+            held = self._hold(name, directory, assignment.contract, assignment.grant, deadline, reporter)
+            directory.mark("lease", deadline=deadline)
+        self._equip(held)
+        self._launch(held)
+
+    def direct(self, directive: pb.AttemptDirective, stated_at: float) -> None:
+        """Applies an intent. A renewed lease counts from when we stated that we hold the attempt, which is before the
+        server wrote it down: our clock ends first."""
+        name = directive.attempt
+        with self._lock:
+            held = self._held.get(name)
+            if held is None:
+                return
+            if directive.intent in (Intent.INTENT_KEEP, Intent.INTENT_CANCEL):
+                lease = directive.lease_duration.ToTimedelta().total_seconds()
+                held.deadline = max(held.deadline, stated_at + lease)
+                if not held.ended:
+                    held.attempt.directory.mark("lease", deadline=held.deadline)
+        if directive.intent == Intent.INTENT_CANCEL and not held.ended:
+            held.attempt.kill(CANCELED)
+        elif directive.intent == Intent.INTENT_STALE:
+            self.stale(name)
+        elif directive.intent == Intent.INTENT_FORGET:
+            self._forget(name)
+
+    def stale(self, name: str) -> None:
+        """Not ours any more: killed at once, told nothing more of."""
+        with self._lock:
+            held = self._held.get(name)
+        if held is None:
+            return
+        log.warning("stale attempt", attempt=name)
+        if held.ended:
+            self._forget(name)
+        else:
+            held.forget = True
+            held.attempt.kill(STALE)
+
+    def fence(self) -> None:
+        """Kills what could not be renewed in time: before the server may give the step to another node."""
+        now = self._clock.monotonic()
+        with self._lock:
+            late = [h for h in self._held.values() if not h.ended and now >= h.deadline - self._margin]
+        for held in late:
+            if not held.attempt.wake.is_set():
+                log.error("lease expired; the attempt is fenced", attempt=held.attempt.name)
+            held.attempt.kill(LEASE_EXPIRED)
+
+    # Beginning and end.
+
+    def recover(self) -> None:
+        """Finds what a process before us held: ended attempts wait to be forgotten, all others are gone on with.
+
+        Containers and volumes that belong to no attempt are removed.
+        """
+        open_attempts = self._spool.open_attempts()
+        known: set[str] = set()
+        volumes: set[str] = set()
+        for path in sorted(self._parts.attempts_dir.iterdir()):
+            directory = AttemptDirectory(path)
+            try:
+                name, contract, grant, _ = directory.load()
+            except (ValueError, OSError):
+                directory.remove()
+                continue
+            if name not in open_attempts:
+                # Forgotten while its folder was being removed, or never remembered: nothing was created yet.
+                directory.remove()
+                continue
+            known.add(directory.id)
+            marks = directory.read("sandbox")
+            if marks:
+                volumes.add(marks["volume"])
+            deadline = directory.read("lease").get("deadline", 0.0)
+            reporter = self._reporter(name)
+            with self._lock:
+                held = self._hold(name, directory, contract, grant, deadline, reporter)
+                held.ended = open_attempts.pop(name)
+                held.state = self._last_state(name) if held.ended else State.STATE_PREPARING
+            log.info("attempt adopted", attempt=name, ended=held.ended)
+        for name, ended in open_attempts.items():
+            self._without_folder(name, ended)
+        for orphan in self._parts.driver.ids() - known:
+            log.warning("orphan removed", container=orphan)
+            self._parts.driver.remove(orphan)
+        self._parts.quota.start(volumes)
+
+    def resume(self) -> None:
+        """Starts the threads of what was adopted."""
+        with self._lock:
+            adopted = [held for held in self._held.values() if held.thread is None]
+        for held in adopted:
+            self._equip(held)
+            if held.ended:
+                steps.clean_up(held.attempt)
+            else:
+                self._launch(held)
+
+    def join(self, seconds: float) -> bool:
+        """Waits for all threads; whether they ended."""
+        deadline = self._clock.monotonic() + seconds
+        with self._lock:
+            threads = [held.thread for held in self._held.values() if held.thread]
+        for thread in threads:
+            thread.join(max(0.0, deadline - self._clock.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    def _hold(
+        self, name: str, directory: AttemptDirectory, contract: bytes, grant: bytes, deadline: float,
+        reporter: SpoolReporter,
+    ) -> Held:  # fmt: skip
+        # Its ports come with its thread: what was adopted waits for the canaries.
+        attempt = Attempt(name, directory, contract, grant, None)  # type: ignore[arg-type]
+        cpu, memory = _size(contract)
+        held = Held(attempt, reporter, State.STATE_PREPARING, deadline, cpu, memory)
+        self._held[name] = held
+        return held
+
+    def _equip(self, held: Held) -> None:
+        attempt = held.attempt
+        attempt.ports = self._ports(held.reporter, attempt.grant_envelope, attempt.check)
+
+    def _launch(self, held: Held) -> None:
+        thread = threading.Thread(target=self._run, args=(held,), name=held.attempt.directory.id, daemon=True)
+        held.thread = thread
+        thread.start()
+
+    def _run(self, held: Held) -> None:
+        attempt = held.attempt
+        try:
+            steps.execute(attempt)
+        except Exception:
+            # The report itself failed, say on a full disk. Left as it is, the lease runs out and the server knows.
+            log.exception("an attempt could not be reported", attempt=attempt.name)
+            return
+        with self._lock:
+            held.ended = True
+        self._changed()
+        try:
+            steps.clean_up(attempt)
+        except Exception:
+            log.exception("an attempt could not be cleaned up", attempt=attempt.name)
+        if held.forget:
+            self._forget(attempt.name)
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            held = self._held.get(name)
+            if held is None:
+                return
+            if held.thread is not None and held.thread.is_alive() and held.thread is not threading.current_thread():
+                # Cleaning up; it forgets itself when it is done.
+                held.forget = True
+                return
+            del self._held[name]
+        self._spool.forget(name)
+        held.attempt.directory.remove()
+        self._changed()
+
+    def _without_folder(self, name: str, ended: bool) -> None:
+        """Remembered, and its folder is gone: a power cut took it, or it was being forgotten."""
+        if not ended:
+            failure = Failure(FailureClass.LOST_CONTAINER, "NODE_REBOOTED", "the node was restarted during the attempt")
+            self._reporter(name).result(Result(failure))
+        else:
+            self._spool.forget(name)
+
+    def _reporter(self, name: str) -> SpoolReporter:
+        return SpoolReporter(self._spool, name, self._clock, lambda state: self._set_state(name, state))
+
+    def _set_state(self, name: str, state: int) -> None:
+        with self._lock:
+            held = self._held.get(name)
+            if held is not None:
+                held.state = state
+
+    def _last_state(self, name: str) -> int:
+        """Of an attempt that has ended; once its result was acknowledged the row is gone, and any end will do."""
+        for row in self._spool.after(0, limit=1_000_000, max_bytes=1 << 40):
+            if row.attempt == name and row.kind == "result":
+                return pb.SpoolEvent.FromString(row.body).result.state
+        return State.STATE_FAILED
+
+
+def _size(contract: bytes) -> tuple[int, int]:
+    """What a contract reserves; an unreadable one reserves nothing and is refused by the first step."""
+    try:
+        order = Contract.from_bytes(dsse.open_unverified(contract, Contract.NOUN)[0])
+    except DocumentError:
+        return 0, 0
+    return order.resources.cpu_millis, order.resources.memory_bytes

@@ -1,0 +1,203 @@
+"""One session with dispatch: a stream on which each side states what it holds and what it wants.
+
+One task reads, one writes. The writer sends what the spool has and, at the interval or when something changed, the
+agent's whole state; nothing waits for an answer, and every answer may be late, lost or doubled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from animus.agent.v1 import dispatch_pb2 as pb
+from animus.agent.v1 import dispatch_pb2_grpc
+from animus.orchestrator.v1 import node_pb2
+from animus_agent.errors import IdentityError
+from animus_agent.held import Holdings
+from animus_agent.identity import Identity
+from animus_agent.reporter import to_event
+from animus_agent.spool import Spool
+from animus_kit.clock import Clock
+from animus_kit.log import get_logger
+
+log = get_logger(__name__)
+
+# Until dispatch has told its own.
+FIRST_INTERVAL = 5.0
+# Statuses whose answer may still come.
+REMEMBERED_STATUSES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Who this process is, and what its node is like."""
+
+    instance_id: str
+    boot_id: str
+    node: node_pb2.NodeInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a session ended: `after` seconds the agent may come back."""
+
+    reason: str
+    after: float
+
+
+class Session:
+    """Made anew for each connection. `poke` may be called from any thread."""
+
+    def __init__(self, opening: Opening, holdings: Holdings, spool: Spool, identity: Identity, clock: Clock) -> None:
+        self._opening = opening
+        self._holdings = holdings
+        self._spool = spool
+        self._identity = identity
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._state_changed = True
+        self._interval = FIRST_INTERVAL
+        self._sequence = 0
+        self._stated: OrderedDict[int, float] = OrderedDict()
+        self._sent_seq: int | None = None
+        self._ended: asyncio.Future[Ended] = self._loop.create_future()
+        self.welcomed = False
+        self.unschedulable = ""
+
+    def poke(self, *, state: bool) -> None:
+        """Something to send: rows in the spool, or with `state` a changed state."""
+
+        def wake() -> None:
+            self._state_changed = self._state_changed or state
+            self._wake.set()
+
+        # A loop that is being closed has nobody left to wake.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(wake)
+
+    def end(self, reason: str, after: float = 0.0) -> None:
+        """Closes the session, from the loop's thread."""
+        if not self._ended.done():
+            self._ended.set_result(Ended(reason, after))
+
+    async def run(self, channel: Any) -> Ended:
+        """Returns when the session is over. Raises grpc.aio.AioRpcError when the stream broke."""
+        call = dispatch_pb2_grpc.DispatchServiceStub(channel).Connect(self._messages())
+        reader = asyncio.ensure_future(self._read(call))
+        try:
+            await asyncio.wait({reader, self._ended}, return_when=asyncio.FIRST_COMPLETED)
+            if self._ended.done():
+                return self._ended.result()
+            await reader
+            return Ended("CLOSED", 0.0)
+        finally:
+            call.cancel()
+            reader.cancel()
+            self.end("CLOSED")
+            self._wake.set()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def _messages(self) -> AsyncIterator[pb.AgentMessage]:
+        opening = self._opening
+        hello = pb.Hello(
+            instance_id=opening.instance_id,
+            boot_id=opening.boot_id,
+            spool_id=self._spool.spool_id,
+            node=opening.node,
+            status=self._status(),
+        )
+        yield pb.AgentMessage(hello=hello)
+        due = self._clock.monotonic() + self._interval
+        while not self._ended.done():
+            left = due - self._clock.monotonic()
+            if left > 0 and not self._wake.is_set():
+                try:
+                    await asyncio.wait_for(self._wake.wait(), min(left, self._interval))
+                except TimeoutError:
+                    pass
+            self._wake.clear()
+            # Rows go before the state: an attempt that is told as ended is one whose result is on its way.
+            while (events := self._events()) is not None:
+                yield pb.AgentMessage(events=events)
+            if self._state_changed or self._clock.monotonic() >= due:
+                due = self._clock.monotonic() + self._interval
+                yield pb.AgentMessage(status=self._status())
+
+    def _status(self) -> pb.Status:
+        self._state_changed = False
+        self._sequence += 1
+        self._stated[self._sequence] = self._clock.monotonic()
+        while len(self._stated) > REMEMBERED_STATUSES:
+            self._stated.popitem(last=False)
+        status = pb.Status(
+            sequence=self._sequence,
+            held=self._holdings.states(),
+            room=self._holdings.room(),
+            draining=self._holdings.draining,
+        )
+        status.client_time.FromDatetime(self._clock.now())
+        return status
+
+    def _events(self) -> pb.Events | None:
+        """The next rows that this session has not sent; None before dispatch has said where it stands."""
+        if self._sent_seq is None:
+            return None
+        rows = self._spool.after(self._sent_seq)
+        if not rows:
+            return None
+        self._sent_seq = rows[-1].seq
+        return pb.Events(spool_id=self._spool.spool_id, events=[to_event(row) for row in rows])
+
+    async def _read(self, call: Any) -> None:
+        async for message in call:
+            kind = message.WhichOneof("message")
+            if kind == "welcome":
+                self._welcome(message.welcome)
+            elif kind == "directive":
+                self._directive(message.directive)
+            elif kind == "events_ack":
+                self._acknowledged(message.events_ack)
+            elif kind == "reconnect":
+                after = message.reconnect.after.ToTimedelta().total_seconds()
+                self.end(message.reconnect.reason or "RECONNECT", after)
+
+    def _welcome(self, welcome: pb.Welcome) -> None:
+        interval = welcome.status_interval.ToTimedelta().total_seconds()
+        if interval > 0:
+            self._interval = interval
+        if welcome.trust_bundle:
+            try:
+                if self._identity.take_bundle(welcome.trust_bundle):
+                    log.info("trust bundle taken", sequence=self._identity.bundle().sequence)
+            except IdentityError as error:
+                # Ours stays in force: a lower sequence or a bad signature is an attack or a mistake, never news.
+                log.error("trust bundle refused", reason=error.reason, message_text=str(error))
+        self._spool.acknowledge(welcome.acknowledged_seq)
+        self._sent_seq = welcome.acknowledged_seq
+        self.welcomed = True
+        log.info("session opened", session=welcome.session, acknowledged_seq=welcome.acknowledged_seq)
+        self._wake.set()
+
+    def _directive(self, directive: pb.Directive) -> None:
+        # What the server says on its own answers our last word, at the latest.
+        stated = self._stated.get(directive.status_sequence) or next(reversed(self._stated.values()))
+        for one in directive.attempts:
+            self._holdings.direct(one, stated)
+        for assignment in directive.assignments:
+            self._holdings.assign(assignment)
+        if directive.assignments:
+            self._state_changed = True
+            self._wake.set()
+        if directive.unschedulable_reason != self.unschedulable:
+            self.unschedulable = directive.unschedulable_reason
+            log.warning("schedulability changed", reason=self.unschedulable or "SCHEDULABLE")
+
+    def _acknowledged(self, ack: pb.EventsAck) -> None:
+        if ack.spool_id == self._spool.spool_id:
+            self._spool.acknowledge(ack.seq)
+        for name in ack.stale_attempts:
+            self._holdings.stale(name)
