@@ -18,7 +18,7 @@ PARAMETER_NAME = Text(
     "[A-Za-z_][A-Za-z0-9_]{0,62}", "NAME_INVALID", "letters, digits and '_', no digit first, at most 63"
 )
 DESCRIPTION = Text(empty=True)
-WORD = Text(max_bytes=131072, empty=True, control=True)
+WORD = Text(max_bytes=65536, empty=True, control=True)
 _PART = "[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
 IMAGE = Text(
     rf"(?:[A-Za-z0-9.-]+(?::[0-9]{{1,5}})?/)?{_PART}(?:/{_PART})*@sha256:[0-9a-f]{{64}}",
