@@ -95,7 +95,13 @@ class Agent:
         self.session.send(pb.AgentMessage(hello=hello))
         self.welcome = self.session.expect("welcome")
         self.seq = max(self.seq, self.welcome.acknowledged_seq)
-        return self.session.expect("directive")
+        return self._kept(self.session.expect("directive"))
+
+    def _kept(self, directive: pb.Directive) -> pb.Directive:
+        """New work in it can still be taken."""
+        if directive.assignments:
+            self.session.put_back(pb.ControlMessage(directive=directive))
+        return directive
 
     def node(self, **changes: Any) -> node_pb2.NodeInfo:
         values = {
@@ -115,7 +121,7 @@ class Agent:
             sequence=self.status_seq,
             held=[pb.HeldAttempt(attempt=a, state=s) for a, s in self.hold.items()],
             room=pb.Room(
-                attempts=self.slots - len(self.hold), cpu_millis=max(0, self.cpu - used), memory_bytes=self.memory
+                attempts=max(0, self.slots - len(self.hold)), cpu_millis=max(0, self.cpu - used), memory_bytes=self.memory
             ),
         )
         status.client_time.FromDatetime(datetime.fromtimestamp(time.time() + self.skew, UTC))
@@ -125,7 +131,7 @@ class Agent:
         """Sends its status and answers the directive that answers it."""
         status = self.status()
         self.session.send(pb.AgentMessage(status=status))
-        return self.session.expect("directive", lambda d: d.status_sequence == status.sequence)
+        return self._kept(self.session.expect("directive", lambda d: d.status_sequence == status.sequence))
 
     def take(self, count: int = 1) -> list[pb.Assignment]:
         """Waits for new assignments, verifies and lists them."""
@@ -292,6 +298,10 @@ class Session:
                 left = end - time.monotonic()
                 if left <= 0 or not self._news.wait(left):
                     raise AssertionError(f"no {kind} came")
+
+    def put_back(self, message: pb.ControlMessage) -> None:
+        with self._news:
+            self._seen.append(message)
 
     def wait_end(self) -> grpc.RpcError | None:
         until(lambda: self.ended)

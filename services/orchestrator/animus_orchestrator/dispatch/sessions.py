@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from animus_orchestrator.dispatch.writer import Batch
 
 
+_REPORTED = frozenset(s.value for s in (AttemptState.PREPARING, AttemptState.RUNNING, AttemptState.FINISHING))
+"""States that only the agent can have told."""
+
+
 @dataclass(frozen=True, slots=True)
 class OpenedSession:
     session: SessionState
@@ -134,11 +138,13 @@ def reconcile(batch: Batch, spoke: list[tuple[SessionState, pb.Status, bool]]) -
         if row.name in session.listed:
             session.sizes.setdefault(row.name, size)
             continue
-        if row.name in session.given:
+        heard_of = row.listed or row.ran or row.state in _REPORTED
+        if row.name in session.given and not heard_of:
             continue
         same_process = row.instance_id == session.agent.instance_id
         canceling = row.state == AttemptState.CANCELING.value
-        if row.listed or not same_process or (fresh and canceling):
+        if heard_of or not same_process or (fresh and canceling):
+            session.given.pop(row.name, None)
             lost.append(row)
         else:
             session.given[row.name] = size

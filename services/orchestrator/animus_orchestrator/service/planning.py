@@ -25,7 +25,7 @@ from animus_orchestrator.store.pipelines import PipelineVersion
 FEATURES: frozenset[str] = frozenset()
 """Of planner.FEATURES: neither gates, nor secrets, nor network yet."""
 
-CAPABILITIES = ("memory-limit", "network-none", "seccomp")
+CAPABILITIES = ("network-none",)
 """Canaries that must have passed on a node before a step of any project goes there."""
 
 MAX_NAME = 63
