@@ -146,7 +146,7 @@ class World:
             "id": str(uuid.uuid4()),
             "project": self.project,
             "attempt": attempt,
-            "agent": "node-1",
+            "agent": "agents/node-1",
             "readable_manifests": (),
             "readable_images": (),
             "write_bytes": 64 << 20,
@@ -252,7 +252,7 @@ class Refusal:
 
         info = self.details["ErrorInfo"]
         metadata = sorted((key, masked(value)) for key, value in info.metadata.items() if key != "request_id")
-        return self.code, masked(self.message), info.reason, tuple(metadata), sorted(self.details)
+        return self.code, masked(self.message), info.reason, tuple(metadata), tuple(sorted(self.details))
 
 
 def refused(call: Any, request: Any) -> Refusal:

@@ -23,6 +23,12 @@ from animus_kit.documents import manifest
 from animus_kit.documents.errors import DocumentError
 
 _BATCH = 5000
+FIELDS = {
+    manifest.DATASET: "dataset_version.manifest_digest",
+    manifest.CODE: "code_snapshot.manifest_digest",
+    manifest.ARTIFACT: "digest",
+}
+"""Which field of a request names a manifest of which profile."""
 
 Sizes = Callable[[Collection[str]], Mapping[str, int]]
 """Bytes of those of the digests that may be named."""
@@ -72,7 +78,8 @@ class ContentReader:
                 if entry.digest and entry.digest not in known:
                     raise missing(entry)
                 if entry.digest and known[entry.digest] != entry.size:
-                    raise ManifestInvalid(digest, f"{entry.path} has {known[entry.digest]} bytes, not {entry.size}")
+                    problem = f"{entry.path} has {known[entry.digest]} bytes, not {entry.size}"
+                    raise ManifestInvalid(digest, problem, FIELDS[profile])
             count += len(batch)
             total += sum(entry.size for entry in batch)
         return Contents(digest, count, total, lambda: self._entries(digest, size, profile))
@@ -82,7 +89,7 @@ class ContentReader:
             for found in manifest.read(self._blobs.read(digest, size), profile):
                 yield Entry(found.path, Kind(found.kind), found.size, found.digest, found.target)
         except DocumentError as error:
-            raise ManifestInvalid(digest, f"{error.reason}: {error}") from None
+            raise ManifestInvalid(digest, f"{error.reason}: {error}", FIELDS[profile]) from None
 
     def image(self, project: str, digest: str) -> tuple[ImageManifest, str]:
         """An image of which the project owns every part, and its platform.

@@ -71,10 +71,10 @@ class Grants:
         self._clock = clock
 
     def open(self, envelope: bytes, agent: str) -> Grant:
-        """Returns the grant when it was given to `agent` and holds now. Raises GrantInvalid, GrantExpired."""
+        """Returns the grant when it was given to the agent of that id and holds now. Raises GrantInvalid, GrantExpired."""
         now = self._clock.now()
         try:
-            return open_grant(envelope, self._keys.bundle().keys_for("contract", now), agent, now)
+            return open_grant(envelope, self._keys.bundle().keys_for("contract", now), f"agents/{agent}", now)
         except DocumentError as error:
             if error.reason == "GRANT_EXPIRED":
                 raise GrantExpired("the grant's time is over") from None

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from animus_catalog.blobs.staging import StagedFile, Staging
 from animus_catalog.blobs.store import BlobStore
-from animus_catalog.domain.blobs import KeptUpload, Scope
+from animus_catalog.domain.blobs import Scope
 from animus_catalog.domain.errors import UploadIncomplete, UploadNotFound, UploadOffsetMismatch
 from animus_catalog.store import blobs as store
 from animus_kit.clock import Clock
@@ -102,7 +102,7 @@ class Receiver:
                 await self._write(file, batch)
                 batch, waiting = [], 0
                 if file.offset >= checkpoint:
-                    await self._threads.run(self._keep, scope, file.sync)
+                    await self._threads.run(self._checkpoint, scope, file)
                     checkpoint = file.offset + CHECKPOINT_BYTES
         await self._write(file, batch)
         if file.offset < file.size:
@@ -128,8 +128,10 @@ class Receiver:
     def _keep_or_discard(self, scope: Scope, file: StagedFile) -> None:
         try:
             if file.offset >= KEEP_FROM_BYTES:
-                self._keep(scope, file.sync)
+                obsolete = self._keep(scope, file)
                 file.close()
+                if obsolete is not None:
+                    self._staging.remove(obsolete)
             else:
                 file.discard()
         except Exception:
@@ -137,9 +139,14 @@ class Receiver:
             log.exception("an interrupted upload could not be kept", digest=file.digest)
             file.close()
 
-    def _keep(self, scope: Scope, sync: Callable[[], KeptUpload]) -> None:
-        kept = sync()
-        with transaction(self._engine) as conn:
-            obsolete = store.keep_upload(conn, scope, kept, self._clock.now())
-        if obsolete is not None and obsolete != kept.staging:
+    def _checkpoint(self, scope: Scope, file: StagedFile) -> None:
+        obsolete = self._keep(scope, file)
+        # This very file when another upload of the blob got further; it is being written all the same.
+        if obsolete is not None and obsolete != file.path.name:
             self._staging.remove(obsolete)
+
+    def _keep(self, scope: Scope, file: StagedFile) -> str | None:
+        """Returns the name of the staging file that is not needed for going on any more."""
+        kept = file.sync()
+        with transaction(self._engine) as conn:
+            return store.keep_upload(conn, scope, kept, self._clock.now())

@@ -102,7 +102,7 @@ class ReferenceOutsideProject(InvalidArgument):
 class ManifestInvalid(InvalidArgument):
     reason = "MANIFEST_INVALID"
 
-    def __init__(self, digest: str, problem: str, field: str = "manifest_digest"):
+    def __init__(self, digest: str, problem: str, field: str):
         super().__init__(
             f"manifest {digest}: {problem}",
             metadata={"digest": digest},

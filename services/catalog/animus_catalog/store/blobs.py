@@ -25,7 +25,7 @@ def sizes_owned(conn: Connection, project: str, digests: Collection[str]) -> Map
     query = select(project_blobs.c.digest, project_blobs.c.size).where(
         project_blobs.c.project == project, project_blobs.c.digest == any_text(digests)
     )
-    return dict(conn.execute(query).tuples().all())
+    return {row.digest: row.size for row in conn.execute(query)}
 
 
 def size_readable(conn: Connection, project: str, digest: str) -> int | None:
@@ -64,7 +64,7 @@ def sizes_staged(conn: Connection, scope: Scope, digests: Collection[str]) -> Ma
         staged_blobs.c.attempt == scope.attempt,
         staged_blobs.c.digest == any_text(digests),
     )
-    return dict(conn.execute(query).tuples().all())
+    return {row.digest: row.size for row in conn.execute(query)}
 
 
 def usage(conn: Connection, scope: Scope) -> Usage:

@@ -112,7 +112,7 @@ def readable_in(
     staged = select(staged_blobs.c.digest, staged_blobs.c.size).where(
         staged_blobs.c.project == project, staged_blobs.c.digest.in_(wanted)
     )
-    return dict(conn.execute(owned.union(staged)).tuples().all())
+    return {row.digest: row.size for row in conn.execute(owned.union(staged))}
 
 
 def differences(conn: Connection, newer: int, older: int, after: str, limit: int) -> Sequence[Change]:

@@ -177,7 +177,9 @@ staged_blobs = Table(
 )
 
 # Attempts that are over: nothing is staged for them any more.
-ended_attempts = Table("ended_attempts", metadata, _id("attempt"), Column("committed", Boolean), _time("end_time"))
+ended_attempts = Table(
+    "ended_attempts", metadata, _id("attempt"), Column("committed", Boolean, nullable=False), _time("end_time")
+)
 
 # Interrupted uploads; attempt is empty for those of people.
 uploads = Table(
