@@ -10,8 +10,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from animus_cli.stack import issuer
 from animus_cli.stack.layout import TRUST_DOMAIN, Layout
+from animus_client.auth import AUDIENCE, STACK_ISSUER
 from animus_client.issuer import LocalIssuer
 from animus_kit import pki
 from animus_kit.documents import dsse
@@ -85,9 +85,9 @@ def _write_leaf(layout: Layout, name: str, leaf: pki.Leaf) -> None:
 
 
 def _issuer(layout: Layout) -> None:
-    made = LocalIssuer.generate(issuer.ISSUER, issuer.AUDIENCE)
-    pki.write_private(layout.issuer_key, made.key_pem())
-    pki.write_public(layout.jwks, made.jwks())
+    issuer = LocalIssuer.generate(STACK_ISSUER, AUDIENCE)
+    pki.write_private(layout.issuer_key, issuer.key_pem())
+    pki.write_public(layout.jwks, issuer.jwks())
 
 
 def missing_folder(path: Path, mode: int = 0o711) -> Path:

@@ -66,13 +66,12 @@ def control_plane(layout: Layout, cluster: Embedded) -> dict[str, Program]:
     return programs
 
 
-def agent(layout: Layout, target: Mapping[str, str]) -> Program:
+def agent(layout: Layout) -> Program:
     """The local node's agent: the one process that keeps root, which the sandbox needs."""
     environment = {
         "ANIMUS_AGENT_STATE_DIR": str(layout.agent),
         "ANIMUS_AGENT_RUN_DIR": str(layout.agent_run),
         "ANIMUS_AGENT_ROOT_KEY": str(layout.pki / "root.pub"),
-        **target,
     }
     arguments = [sys.executable, "-m", "animus_agent", "run"]
     return Program("agent", arguments, environment, lambda: agent_online(layout), privileged=True)

@@ -21,6 +21,8 @@ from animus_cli.stack.processes import Program
 from animus_kit.db.embedded import Embedded, account
 
 READY_SECONDS = 60.0
+# The server's default lifetime of a join token.
+TOKEN_SECONDS = 15 * 60
 Tell = Callable[[str], None]
 
 
@@ -125,44 +127,38 @@ def _wait(layout: Layout, program: Program) -> None:
 
 def _start_agent(layout: Layout, who: pwd.struct_passwd | None) -> None:
     if processes.find(layout, "agent") is None:
-        target = _agent_target(layout)
-        if not (layout.agent / "identity").exists():
-            _enroll(layout, target)
-        processes.start(layout, programs.agent(layout, target), who)
-    _wait(layout, programs.agent(layout, _agent_target(layout)))
+        if not (layout.agent / "identity" / "agent.json").exists():
+            _enroll(layout)
+        processes.start(layout, programs.agent(layout), who)
+    _wait(layout, programs.agent(layout))
 
 
-def _enroll(layout: Layout, target: dict[str, str]) -> None:
+def _enroll(layout: Layout) -> None:
     """A real join token over the real enrolment: there is no second way in."""
-    answer = programs.call(layout, "POST", "/orchestrator/v1/joinTokens", {"agentId": AGENT})
     path = programs.token_file(layout)
-    path.touch(mode=0o600)
-    path.write_text(str(answer["token"]))
-    program = programs.agent(layout, target)
+    # While a token is good no other is given out for the same name: one that was not used yet is tried again.
+    if not path.exists() or time.time() - path.stat().st_mtime > TOKEN_SECONDS:
+        answer = programs.call(layout, "POST", "/orchestrator/v1/joinTokens", {"agentId": AGENT})
+        path.touch(mode=0o600)
+        path.write_text(str(answer["token"]))
+    program = programs.agent(layout)
     done = subprocess.run(
-        [sys.executable, "-m", "animus_agent", "enroll"],
+        [sys.executable, "-m", "animus_agent", "enroll", "--token-file", str(path), layout.address("enrollment")],
         env={"PATH": os.environ["PATH"], **program.environment},
         capture_output=True,
         text=True,
         timeout=READY_SECONDS,
     )
-    path.unlink(missing_ok=True)
     if done.returncode != 0:
         raise StackError(f"the agent could not enrol:\n{(done.stderr or done.stdout).strip()}")
-
-
-def _agent_target(layout: Layout) -> dict[str, str]:
-    return {
-        "ANIMUS_ENROLLMENT_ENDPOINT": layout.address("enrollment"),
-        "ANIMUS_JOIN_TOKEN_FILE": str(programs.token_file(layout)),
-    }
+    path.unlink(missing_ok=True)
 
 
 def _purge_agent(layout: Layout) -> None:
     """Containers outlive their agent on purpose; with the stack they end, and so do their mounts and cgroups."""
     done = subprocess.run(
         [sys.executable, "-m", "animus_agent", "purge"],
-        env={"PATH": os.environ["PATH"], **programs.agent(layout, _agent_target(layout)).environment},
+        env={"PATH": os.environ["PATH"], **programs.agent(layout).environment},
         capture_output=True,
         text=True,
         timeout=READY_SECONDS,
@@ -173,7 +169,7 @@ def _purge_agent(layout: Layout) -> None:
 
 def _programs(layout: Layout) -> dict[str, Program]:
     every = programs.control_plane(layout, Embedded(layout.postgres))
-    return {**every, "agent": programs.agent(layout, _agent_target(layout))}
+    return {**every, "agent": programs.agent(layout)}
 
 
 def _program(layout: Layout, name: str) -> Program:

@@ -249,7 +249,10 @@ def _chain(connection: ssl.SSLSocket) -> Iterable[bytes]:
     public = getattr(connection, "get_unverified_chain", None)
     if public is not None:  # Python 3.13
         return public()
-    return [one.public_bytes(1) for one in connection._sslobj.get_unverified_chain() or ()]  # type: ignore[attr-defined]
+    import _ssl
+
+    raw = connection._sslobj.get_unverified_chain() or ()  # type: ignore[attr-defined]
+    return [one.public_bytes(_ssl.ENCODING_DER) for one in raw]
 
 
 def _dns_name(leaf: x509.Certificate) -> str:
