@@ -19,7 +19,7 @@ from animus_orchestrator.domain.failure import FailureClass
 from animus_orchestrator.domain.retry import RetryPolicy
 from animus_orchestrator.domain.run import Run, RunGraph, RunState
 from animus_orchestrator.domain.step import Step, StepState
-from animus_orchestrator.store.listen import READY, RUN
+from animus_orchestrator.store.listen import LOGS, READY, RUN
 from animus_orchestrator.store.schema import attempts, runs, step_outputs, steps
 
 LIVE_STATES = [s.value for s in LIVE]
@@ -164,6 +164,7 @@ _UPDATE_RUN = (
 def save(conn: Connection, loaded: Iterable[Loaded], *, new_attempts: frozenset[tuple[int, int]] = frozenset()) -> None:
     """Writes what changed, and tells watchers. `new_attempts` are inserted by the caller."""
     run_rows, step_rows, attempt_rows, output_rows = [], [], [], []
+    ended: list[str] = []
     ready = False
     for one in loaded:
         graph = one.graph
@@ -182,6 +183,8 @@ def save(conn: Connection, loaded: Iterable[Loaded], *, new_attempts: frozenset[
                 output_rows += [_output_row(run, step, o) for o in step.outputs]
         for name, number in graph.changed_attempts:
             uid = graph.steps[name].uid
+            if graph.attempts[name, number].terminal:
+                ended.append(f"{uid}/{number}")
             if (uid, number) not in new_attempts:
                 attempt_rows.append(_attempt_row(uid, graph.attempts[name, number]))
         graph.changed_steps.clear()
@@ -193,6 +196,8 @@ def save(conn: Connection, loaded: Iterable[Loaded], *, new_attempts: frozenset[
     if output_rows:
         conn.execute(sa.insert(step_outputs), output_rows)
     notify(conn, RUN, [str(r["b_uid"]) for r in run_rows])
+    # Whoever follows the log of an attempt that ended waits for nothing more.
+    notify(conn, LOGS, ended)
     if ready:
         notify(conn, READY, [""])
 

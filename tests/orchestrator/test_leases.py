@@ -1,0 +1,179 @@
+"""Two dispatch processes and eight threads want the same steps: each is leased once, and committed once."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import Counter
+from datetime import timedelta
+from types import SimpleNamespace
+
+import sqlalchemy as sa
+
+from animus.agent.v1 import dispatch_pb2 as pb
+from animus.orchestrator.v1 import run_pb2
+from animus_kit import pki
+from animus_kit.clock import SystemClock
+from animus_kit.db.engine import transaction
+from animus_kit.documents import dsse
+from animus_kit.documents.contract import Contract
+from animus_kit.ids import RandomIds
+from animus_orchestrator.dispatch.contracts import Contracts
+from animus_orchestrator.dispatch.reaper import Reaper
+from animus_orchestrator.dispatch.work import EventsWork, Open, StatusWork
+from animus_orchestrator.dispatch.writer import Limits, Writer
+from animus_orchestrator.store import agents as agent_store
+from tests.orchestrator.agents import Agent
+from tests.orchestrator.world import pipeline, step_yaml
+
+STATE = run_pb2.Attempt.State
+LIMITS = Limits(lease=timedelta(seconds=60))
+
+
+def writer(world) -> Writer:
+    contracts = Contracts(world.pki.contract, RandomIds(), LIMITS.agent_lease)
+    return Writer(world.engine, contracts, SystemClock(), LIMITS)
+
+
+def enrolled(world, project: str) -> SimpleNamespace:
+    """An agent that has never been on a wire."""
+    name, key = f"n{uuid.uuid4().hex[:8]}", pki.new_signing_key()
+    now = world.parts.clock.now()
+    with transaction(world.engine) as conn:
+        agent_store.insert(
+            conn,
+            {
+                "id": name,
+                "pool": "default",
+                "projects": [project.removeprefix("projects/")],
+                "attestation_key": pki.raw_public_key(key.public_key()),
+                "attestation_certificate": b"",
+                "attestation_not_after": now,
+                "serial": "1",
+                "certificate": b"",
+                "certificate_expire_time": now,
+                "enroll_time": now,
+            },
+        )
+    return SimpleNamespace(name=name, attestation=key, spool=str(uuid.uuid4()), instance=str(uuid.uuid4()), seq=0)
+
+
+def hello(one: SimpleNamespace, slots: int) -> Open:
+    node = {"platform": "linux/amd64", "capabilities": [{"name": "network-none", "available": True}]}
+    room = {"attempts": slots, "cpu_millis": 64000, "memory_bytes": 1 << 40}
+    status = pb.Status(sequence=1, room=room)
+    status.client_time.GetCurrentTime()
+    return Open(
+        one.name, "1", pb.Hello(instance_id=one.instance, spool_id=one.spool, node=node, status=status)
+    )
+
+
+def many_steps(world, project: str, count: int) -> str:
+    document = pipeline(*(step_yaml(f"s{i}", cpu="10m", memory="1Mi") for i in range(count)))
+    return world.submit(project, document, bindings=run_pb2.Bindings()).name
+
+
+def leased(world, run: str) -> list[tuple[str, str]]:
+    with world.engine.connect() as conn:
+        query = sa.text(
+            "SELECT a.name, a.agent FROM attempts a JOIN runs r ON r.uid = a.run_uid WHERE r.project = :p AND r.id = :i"
+        )
+        return [tuple(r) for r in conn.execute(query, {"p": run.split("/")[1], "i": run.rsplit("/", 1)[1]})]
+
+
+def test_eight_threads_lease_each_step_once_and_commit_it_once(world, project):
+    run = many_steps(world, project, 40)
+    agents = [enrolled(world, project) for _ in range(8)]
+    failures: list[BaseException] = []
+    true_results = Agent(world, enroll=False)
+
+    def work(one: SimpleNamespace) -> None:
+        try:
+            mine = writer(world)
+            (opened,) = mine.apply([hello(one, 2)])
+            directive = opened.directive
+            idle = 0
+            while idle < 3:
+                events = []
+                for assignment in directive.assignments:
+                    contract = Contract.from_bytes(dsse.open_unverified(assignment.contract, "contract")[0])
+                    result = true_results.result(assignment.attempt, contract=contract, key=one.attestation)
+                    one.seq += 1
+                    events.append(pb.SpoolEvent(seq=one.seq, attempt=assignment.attempt, result=result))
+                if events:
+                    idle = 0
+                    answers = mine.apply([EventsWork(opened.session, pb.Events(spool_id=one.spool, events=events))])
+                    assert not isinstance(answers[0], Exception), answers[0]
+                else:
+                    idle += 1
+                status = pb.Status(
+                    sequence=2, room=pb.Room(attempts=2, cpu_millis=64000, memory_bytes=1 << 40)
+                )
+                status.client_time.GetCurrentTime()
+                (directive,) = mine.apply([StatusWork(opened.session, status)])
+                assert not isinstance(directive, Exception), directive
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(one,)) for one in agents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures, failures
+    assert world.state(run) == "SUCCEEDED"
+    names = Counter(name for name, _ in leased(world, run))
+    assert len(names) == 40 and set(names.values()) == {1}
+    assert all(name.endswith("/attempts/1") for name in names)
+
+
+def test_a_batch_of_many_agents_is_one_transaction(world, project):
+    run = many_steps(world, project, 12)
+    agents = [enrolled(world, project) for _ in range(6)]
+    answers = writer(world).apply([hello(one, 2) for one in agents])
+    given = [a.attempt for opened in answers for a in opened.directive.assignments]
+    assert len(given) == len(set(given)) == 12
+    assert Counter(agent for _, agent in leased(world, run)) == {one.name: 2 for one in agents}
+    with world.engine.connect() as conn:
+        written = conn.execute(
+            sa.text("SELECT count(DISTINCT xmin::text) FROM attempts WHERE name = ANY(:n)"), {"n": given}
+        ).scalar_one()
+    assert written == 1
+
+
+def test_a_batch_that_fails_leaves_sessions_as_they_were(world, project, monkeypatch):
+    many_steps(world, project, 2)
+    one = enrolled(world, project)
+    mine = writer(world)
+    (opened,) = mine.apply([hello(one, 0)])
+    status = pb.Status(sequence=2, room=pb.Room(attempts=2, cpu_millis=64000, memory_bytes=1 << 40))
+    status.client_time.GetCurrentTime()
+
+    def broken(*_, **__):
+        raise RuntimeError("the database went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("animus_orchestrator.dispatch.directives.make", broken)
+        try:
+            mine.apply([StatusWork(opened.session, status)])
+        except RuntimeError:
+            pass
+    assert not opened.session.given and opened.session.stated.attempts == 0
+    (directive,) = mine.apply([StatusWork(opened.session, status)])
+    assert len(directive.assignments) == 2
+
+
+def test_the_reaper_spares_leases_that_ran_out_while_nobody_served(world, project):
+    run = many_steps(world, project, 1)
+    one = enrolled(world, project)
+    writer(world).apply([hello(one, 1)])
+    (held,) = leased(world, run)
+    with world.engine.begin() as conn:
+        conn.execute(sa.text("UPDATE dispatch_alive SET at = now() - interval '1 hour'"))
+    reaper = Reaper(world.engine, world.parts.clock, timedelta(seconds=60), timedelta(seconds=60))
+    with transaction(world.engine) as conn:
+        reaper._note_alive(conn)
+    assert reaper._spare_until > world.parts.clock.monotonic() + 50
+    with world.engine.connect() as conn:
+        state = conn.execute(sa.text("SELECT state FROM attempts WHERE name = :n"), {"n": held[0]}).scalar_one()
+    assert state == "LEASED"
