@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Self
 from . import canonical
 from .errors import DocumentError
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 DIGEST_PATTERN = r"sha256:[0-9a-f]{64}"
 LABEL_PATTERN = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 
@@ -35,8 +36,10 @@ class Kind:
     """What a field may hold. `check` returns the value, perhaps in its one normal form, or raises DocumentError."""
 
     check: Callable[[Any], Any]
-    to_json: Callable[[Any], Any] = lambda value: value
-    from_json: Callable[[Any], Any] = lambda value: value
+    to_json: Callable[[Any], Any] | None = None
+    """None: the value is its own JSON."""
+    from_json: Callable[[Any], Any] | None = None
+    """None: `check` alone decides about what is read."""
 
 
 def field(kind: Kind, *, optional: bool = False, name: str | None = None) -> Any:
@@ -53,12 +56,12 @@ class Record:
     __slots__ = ()
 
     def __post_init__(self) -> None:
-        for attribute, wire, kind, optional in _fields(type(self)):
+        for attribute, wire, check, _, _, optional in _fields(type(self)):
             value = getattr(self, attribute)
             if value is None and optional:
                 continue
             try:
-                checked = kind.check(value)
+                checked = check(value)
             except DocumentError as error:
                 raise error.under(wire) from None
             if checked is not value:
@@ -70,10 +73,10 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         result = {}
-        for attribute, wire, kind, _ in _fields(type(self)):
+        for attribute, wire, _, to_json, _, _ in _fields(type(self)):
             value = getattr(self, attribute)
             if value is not None:
-                result[wire] = kind.to_json(value)
+                result[wire] = to_json(value) if to_json else value
         return result
 
     @classmethod
@@ -82,25 +85,30 @@ class Record:
         if type(value) is not dict:
             raise DocumentError("NOT_AN_OBJECT", f"expected an object, not {_called(value)}")
         fields = _fields(cls)
-        unknown = value.keys() - {wire for _, wire, _, _ in fields}
-        if unknown:
-            raise DocumentError("FIELD_UNKNOWN", "no such field", min(unknown))
         arguments = {}
-        for attribute, wire, kind, optional in fields:
+        known = 0
+        for attribute, wire, _, _, from_json, optional in fields:
             if wire in value:
+                known += 1
+                item = value[wire]
+                if item is None:
+                    raise DocumentError("NULL", "an absent field is absent, never null", wire)
                 try:
-                    arguments[attribute] = kind.from_json(value[wire])
+                    arguments[attribute] = from_json(item) if from_json else item
                 except DocumentError as error:
                     raise error.under(wire) from None
             elif not optional:
                 raise DocumentError("FIELD_MISSING", "is required", wire)
+        if known != len(value):
+            raise DocumentError("FIELD_UNKNOWN", "no such field", min(value.keys() - {one[1] for one in fields}))
         return cls(**arguments)
 
 
 class Document(Record):
     """A whole document: a Record with a `type`, bytes and a digest."""
 
-    __slots__ = ()
+    # The bytes, once they are known: a document is frozen, and its digest is asked for more than once.
+    __slots__ = ("_bytes",)
     NOUN: ClassVar[str]
 
     @classmethod
@@ -118,14 +126,19 @@ class Document(Record):
 
     def to_bytes(self) -> bytes:
         """The one byte string of this document."""
-        return canonical.dumps(self.to_dict())
+        try:
+            return self._bytes
+        except AttributeError:
+            data = canonical.dumps(self.to_dict())
+            object.__setattr__(self, "_bytes", data)
+            return data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Reads exactly what `to_bytes` writes. Raises DocumentError."""
-        document = cls.from_dict(canonical.loads(data, cls.type()))
+        document = cls.from_dict(canonical.decode(data))
         if document.to_bytes() != data:
-            # For example a list out of order: canonical JSON, and not this document's one form.
+            # Not RFC 8785, or for example a list out of order: canonical JSON, and not this document's one form.
             raise DocumentError("NOT_CANONICAL", "the bytes are not this document's one form")
         return document
 
@@ -156,7 +169,7 @@ def text(max_bytes: int = 4096, pattern: str | None = None, *, empty: bool = Fal
             raise DocumentError("EMPTY", "must not be empty")
         if regex and not regex.fullmatch(value):
             raise DocumentError("PATTERN", f"does not match {pattern}")
-        if len(value.encode("utf-8", "surrogatepass")) > max_bytes:
+        if _longer(value, max_bytes):
             raise DocumentError("TOO_LONG", f"longer than {max_bytes} bytes")
         if _CONTROL.search(value):
             raise DocumentError("CONTROL_CHARACTER", "holds a control character")
@@ -173,7 +186,7 @@ def raw_text(max_bytes: int = 65536) -> Kind:
             raise DocumentError("NOT_A_STRING", f"expected a string, not {_called(value)}")
         if "\0" in value:
             raise DocumentError("CONTROL_CHARACTER", "holds a NUL")
-        if len(value.encode("utf-8", "surrogatepass")) > max_bytes:
+        if _longer(value, max_bytes):
             raise DocumentError("TOO_LONG", f"longer than {max_bytes} bytes")
         return value
 
@@ -230,7 +243,7 @@ def each(item: Kind, *, key: Callable[[Any], Any] | None = None, maximum: int = 
         if not least <= len(value) <= maximum:
             raise DocumentError("LIST_LENGTH", f"holds {len(value)} entries, not {least} to {maximum}")
         items = tuple(_indexed(item.check, value))
-        if key is None:
+        if key is None or len(items) < 2:
             return items
         keys = [_bytes_key(key(entry)) for entry in items]
         if len(set(keys)) != len(keys):
@@ -241,9 +254,10 @@ def each(item: Kind, *, key: Callable[[Any], Any] | None = None, maximum: int = 
     def from_json(value: Any) -> list[Any]:
         if type(value) is not list:
             raise DocumentError("NOT_A_LIST", f"expected a list, not {_called(value)}")
-        return list(_indexed(item.from_json, value))
+        return list(_indexed(item.from_json, value)) if item.from_json else value
 
-    return Kind(check, lambda value: [item.to_json(entry) for entry in value], from_json)
+    to_json = item.to_json
+    return Kind(check, (lambda value: [to_json(entry) for entry in value]) if to_json else list, from_json)
 
 
 def mapping(item: Kind, key: Kind, maximum: int = 10_000) -> Kind:
@@ -265,9 +279,12 @@ def mapping(item: Kind, key: Kind, maximum: int = 10_000) -> Kind:
     def from_json(value: Any) -> dict[str, Any]:
         if type(value) is not dict:
             raise DocumentError("NOT_AN_OBJECT", f"expected an object, not {_called(value)}")
-        return {name: item.from_json(entry) for name, entry in value.items()}
+        return {name: item.from_json(entry) for name, entry in value.items()} if item.from_json else value
 
-    return Kind(check, lambda value: {name: item.to_json(entry) for name, entry in value.items()}, from_json)
+    to_json = item.to_json
+    return Kind(
+        check, (lambda value: {name: to_json(entry) for name, entry in value.items()}) if to_json else dict, from_json
+    )
 
 
 def record(cls: type[Record]) -> Kind:
@@ -352,18 +369,22 @@ MEDIA_TYPE = text(255, r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
 LABELS = mapping(text(256, empty=True), text(63, r"[a-z0-9](?:[-a-z0-9_./]{0,61}[a-z0-9])?"), 64)
 
 
-_Field = tuple[str, str, Kind, bool]
+_Field = tuple[str, str, Callable[[Any], Any], Callable[[Any], Any] | None, Callable[[Any], Any] | None, bool]
 _CACHE: dict[type, tuple[_Field, ...]] = {}
 
 
 def _fields(cls: type) -> tuple[_Field, ...]:
+    """Attribute, wire name, check, to_json, from_json and whether it is optional, for each field."""
     known = _CACHE.get(cls)
     if known is None:
-        known = _CACHE[cls] = tuple(
-            (f.name, f.metadata["name"] or _camel(f.name), f.metadata["kind"], f.metadata["optional"])
-            for f in dataclasses.fields(cls)
-        )
+        known = _CACHE[cls] = tuple(_field(one) for one in dataclasses.fields(cls))
     return known
+
+
+def _field(one: dataclasses.Field) -> _Field:
+    kind: Kind = one.metadata["kind"]
+    wire = one.metadata["name"] or _camel(one.name)
+    return one.name, wire, kind.check, kind.to_json, kind.from_json, one.metadata["optional"]
 
 
 def _camel(name: str) -> str:
@@ -372,11 +393,19 @@ def _camel(name: str) -> str:
 
 
 def _indexed(function: Callable[[Any], Any], values: Iterable[Any]) -> Iterable[Any]:
-    for index, value in enumerate(values):
-        try:
+    index = 0
+    try:
+        for value in values:
             yield function(value)
-        except DocumentError as error:
-            raise error.under(f"[{index}]") from None
+            index += 1
+    except DocumentError as error:
+        raise error.under(f"[{index}]") from None
+
+
+def _longer(value: str, max_bytes: int) -> bool:
+    if len(value) > max_bytes or value.isascii():
+        return len(value) > max_bytes
+    return len(value.encode("utf-8", "surrogatepass")) > max_bytes
 
 
 def _bytes_key(key: Any) -> Any:
