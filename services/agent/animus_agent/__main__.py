@@ -1,4 +1,4 @@
-"""`animus-agent run | enroll | doctor`. Exit status: 0 well, 1 refused or failed, 2 wrong use, 3 the machine cannot."""
+"""`animus-agent run | enroll | doctor | purge`. Exit status: 0 well, 1 refused or failed, 2 wrong use, 3 the machine cannot."""
 
 from __future__ import annotations
 
@@ -62,6 +62,15 @@ def doctor(chosen: Settings, arguments: argparse.Namespace) -> int:
     return examine(chosen, arguments.output)
 
 
+def purge(chosen: Settings, _: argparse.Namespace) -> int:
+    """Ends what a stopped agent left running: containers, mounts, cgroups. Its files stay."""
+    from animus_agent import node
+
+    with _only_one(chosen):
+        node.purge(chosen)
+    return 0
+
+
 def _only_one(chosen: Settings):  # type: ignore[no-untyped-def]
     """Two agents on one state folder would adopt each other's containers. Raises AgentError."""
     import fcntl
@@ -77,7 +86,7 @@ def _only_one(chosen: Settings):  # type: ignore[no-untyped-def]
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="animus-agent", description="Runs the attempts of Animus on this node.")
-    commands = parser.add_subparsers(required=True, metavar="run|enroll|doctor")
+    commands = parser.add_subparsers(required=True, metavar="run|enroll|doctor|purge")
     commands.add_parser("run", help=run.__doc__).set_defaults(act=run)
     joining = commands.add_parser("enroll", help=enroll.__doc__)
     joining.add_argument("endpoint", help="host:port of dispatch's enrolment listener")
@@ -85,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--token", help="the join token; visible in the process list, so prefer --token-file")
     source.add_argument("--token-file", help="a file that holds the join token")
     joining.set_defaults(act=enroll)
+    commands.add_parser("purge", help=purge.__doc__).set_defaults(act=purge)
     examining = commands.add_parser("doctor", help=doctor.__doc__)
     examining.add_argument("--output", choices=("text", "json"), default="text")
     examining.set_defaults(act=doctor)

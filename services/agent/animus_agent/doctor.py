@@ -30,15 +30,16 @@ def examine(settings: Settings, output: str) -> int:
             settings,
             agent_state_dir=Path(name, "state"),
             agent_run_dir=Path(name, "run"),
-            agent_cgroup_parent=f"{settings.agent_cgroup_parent or '/animus'}-doctor",
+            agent_cgroup_parent=f"{settings.agent_cgroup_parent}-doctor" if settings.agent_cgroup_parent else "",
         )
         try:
             parts = node.assemble(apart)
             parts.quota.start(set())
             try:
-                features = node.examine(parts, apart)
+                features = node.examine(parts)
             finally:
                 parts.quota.close()
+                parts.driver.close()
             report |= {
                 "platform": parts.node.platform,
                 "cpu_millis": parts.node.cpu_millis,

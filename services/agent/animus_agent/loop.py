@@ -119,7 +119,7 @@ class Agent:
         self._holdings.recover()
         for size in PRIMED_SIZES:
             self._parts.quota.prime(size)
-        self._features = node.examine(self._parts, self._settings)
+        self._features = node.examine(self._parts)
         missing = canary.unusable(self._features)
         if missing:
             raise SandboxUnavailable("this node cannot isolate a step: " + "; ".join(missing), "CANARY_FAILED")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,17 +32,20 @@ class NodeParts:
 
 def assemble(settings: Settings) -> NodeParts:
     """Raises SandboxUnavailable when this node cannot isolate anything."""
-    state = settings.agent_state_dir
-    for folder in (state, state / "attempts", settings.agent_run_dir):
+    for folder in (settings.agent_state_dir, settings.agent_state_dir / "attempts", settings.agent_run_dir):
         # Containers' mapped users pass through these to their mounts; they can list none of them.
         folder.mkdir(parents=True, exist_ok=True, mode=0o711)
         folder.chmod(0o711)
+    state = settings.agent_state_dir
     driver: RuncDriver | FakeDriver
     volumes: quota.LoopVolumes | quota.TmpfsVolumes | quota.FolderVolumes
     if settings.agent_driver == "fake":
         driver, volumes = FakeDriver(), quota.FolderVolumes(state / "volumes")
     else:
-        driver = RuncDriver(settings.agent_run_dir / "runc", cgroup.detect(settings.agent_cgroup_parent))
+        state = reachable(state, settings.agent_run_dir / "state")
+        # By the state folder: two agents on one machine have two.
+        name = hashlib.sha256(str(settings.agent_state_dir.resolve()).encode()).hexdigest()[:12]
+        driver = RuncDriver(settings.agent_run_dir / "runc", cgroup.detect(settings.agent_cgroup_parent, name))
         volumes = quota.choose(state / "volumes", allow_tmpfs=settings.agent_tmpfs_volumes)
     gpus = inventory.NvmlInventory() if settings.agent_driver == "runc" else inventory.NoGpus()
     node = inventory.read(gpus, settings.agent_cpu_millis, settings.agent_memory_bytes)
@@ -56,9 +60,31 @@ def assemble(settings: Settings) -> NodeParts:
     )
 
 
-def examine(parts: NodeParts, settings: Settings) -> tuple[Feature, ...]:
+def reachable(folder: Path, link: Path) -> Path:
+    """`folder` itself, or where it is bound to if a container's mapped user could not pass through its parents, as
+    under /root. Repeatable."""
+    if all(parent.stat().st_mode & 0o001 for parent in folder.resolve().parents):
+        return folder
+    link.mkdir(exist_ok=True, mode=0o711)
+    if not quota.mounted(link):
+        quota.bind(folder, link)
+    return link
+
+
+def purge(settings: Settings) -> None:
+    """Ends every container and removes every mount and cgroup of an agent that does not run; keeps its files."""
+    parts = assemble(settings)
+    for container in parts.driver.ids():
+        parts.driver.remove(container)
+    parts.quota.start(set())
+    parts.quota.close()
+    parts.driver.close()
+    quota.unmount(settings.agent_run_dir / "state")
+
+
+def examine(parts: NodeParts) -> tuple[Feature, ...]:
     """The canaries' findings; to be called after the pool was started."""
-    return canary.examine(parts.driver, parts.quota, settings.agent_state_dir / "canary")
+    return canary.examine(parts.driver, parts.quota, parts.attempts_dir.parent / "canary")
 
 
 def describe(node: inventory.Node, features: tuple[Feature, ...]) -> node_pb2.NodeInfo:

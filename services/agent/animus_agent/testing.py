@@ -210,7 +210,7 @@ class World:
             kernel=platforms.release(),
             cpu_model="test",
             gpus=(),
-            libraries=dict(self.driver.versions()),  # type: ignore[attr-defined]
+            libraries=self.driver.versions(),
         )
 
     def ports(self, reporter: MemoryReporter) -> Ports:

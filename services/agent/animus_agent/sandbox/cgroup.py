@@ -65,9 +65,15 @@ class Cgroups:
                 found |= {entry.name for entry in parent.iterdir() if entry.is_dir() and entry.name.startswith("an-")}
         return found
 
+    def close(self) -> None:
+        """Removes the parent group itself, if nothing is left in it."""
+        self._remove(self.parent.strip("/"))
+
     def remove(self, container: str) -> None:
         """Removes empty groups that a runtime left; one with processes in it is left alone."""
-        relative = self.path(container).lstrip("/")
+        self._remove(self.path(container).lstrip("/"))
+
+    def _remove(self, relative: str) -> None:
         roots = [self.root] if self.version == 2 else [p for p in self.root.iterdir() if p.is_dir()]
         for root in roots:
             try:
@@ -76,15 +82,18 @@ class Cgroups:
                 continue
 
 
-def detect(parent: str = "", root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> Cgroups:
+def detect(
+    parent: str = "", name: str = "agent", root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")
+) -> Cgroups:
     """Finds the version and makes sure that limits can be set.
 
-    `parent` empty: on v1 `/animus`; on v2 below the agent's own group, which the service manager delegated.
+    `parent` empty: on v1 `/animus/<name>`; on v2 below the agent's own group, which the service manager delegated. Two
+    agents on one machine need two names: whatever else lies under the parent is taken for an orphan.
     Raises SandboxUnavailable.
     """
     if (root / "cgroup.controllers").exists():
         own = _own_group_v2(proc)
-        chosen = parent or f"{own.rstrip('/')}/animus"
+        chosen = parent or f"{own.rstrip('/')}/animus-{name}"
         _delegate_v2(root, own, chosen)
         return Cgroups(root, 2, chosen)
     missing = [name for name in CONTROLLERS_V1 if not (root / name).is_dir()]
@@ -92,7 +101,7 @@ def detect(parent: str = "", root: Path = Path("/sys/fs/cgroup"), proc: Path = P
         raise SandboxUnavailable(f"no cgroup controllers: {', '.join(missing)}", "CGROUPS_UNAVAILABLE")
     if not os.access(root / "memory", os.W_OK):
         raise SandboxUnavailable("the memory cgroup is not writable", "CGROUPS_UNAVAILABLE")
-    return Cgroups(root, 1, parent or "/animus")
+    return Cgroups(root, 1, parent or f"/animus/{name}")
 
 
 def _own_group_v2(proc: Path) -> str:

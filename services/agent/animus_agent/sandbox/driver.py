@@ -155,8 +155,20 @@ class Driver(Protocol):
         """Takes a container over from a process that died; a container that it cannot watch any more is killed and
         LOST."""
 
+    def resume_start(self, handle: Handle) -> None:
+        """Starts one that is STARTING: created by a process that died before it could start it."""
+
     def ids(self) -> set[str]:
         """The containers that exist, to find orphans."""
+
+    def remove(self, container: str) -> None:
+        """Kills and removes a container by its id alone, as orphans are found."""
+
+    def close(self) -> None:
+        """Removes what the driver itself left on the machine, once its containers are gone."""
+
+    def versions(self) -> dict[str, str]:
+        """What is installed: name → version, for reports."""
 
     def log_path(self, handle: Handle) -> Path:
         """The container's output, in the k8s-file format (sandbox/logs.py)."""

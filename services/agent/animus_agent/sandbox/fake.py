@@ -118,6 +118,9 @@ class FakeDriver:
     def remove(self, container: str) -> None:
         self._directories.pop(container, None)
 
+    def close(self) -> None:
+        pass
+
     def ids(self) -> set[str]:
         return set(self._directories)
 

@@ -32,6 +32,7 @@ _LOOP_CONFIGURE = 0x4C0A
 _LO_FLAGS_AUTOCLEAR = 4
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOATIME = 2, 4, 8, 1024
 _MNT_DETACH = 2
+_MS_BIND = 4096
 _FLAGS = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME
 
 
@@ -233,9 +234,23 @@ class QuotaPool:
         return None
 
 
+def bind(source: Path, target: Path) -> None:
+    """The same folder under another path."""
+    result = libc.mount(os.fsencode(source), os.fsencode(target), None, ctypes.c_ulong(_MS_BIND), None)
+    check(result, f"bind {source} at {target}")
+
+
+def mounted(path: Path) -> bool:
+    """Whether something is mounted right there. Not os.path.ismount: a bind on the same file system escapes it."""
+    # Field 5, with spaces and the like in octal (proc_pid_mountinfo(5)).
+    wanted = str(path.absolute()).translate({ord(c): f"\\{ord(c):03o}" for c in " \t\n\\"})
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        return any(line.split(" ", 5)[4] == wanted for line in lines)
+
+
 def unmount(path: Path) -> None:
     """Detaches whatever is mounted there, however often; nothing mounted is fine."""
-    while os.path.ismount(path):
+    while mounted(path):
         if libc.umount2(os.fsencode(path), 0) < 0:
             check(libc.umount2(os.fsencode(path), _MNT_DETACH), f"unmount {path}")
 

@@ -167,6 +167,10 @@ class RuncDriver:
             self._run("delete", "--force", container, check=False)
         self._cgroups.remove(container)
 
+    def close(self) -> None:
+        """Removes the empty groups under which containers had theirs."""
+        self._cgroups.close()
+
     def ids(self) -> set[str]:
         return {entry.name for entry in self._state.iterdir() if entry.is_dir()} | self._cgroups.orphans()
 
