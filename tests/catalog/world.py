@@ -193,6 +193,14 @@ class World:
         self.end_attempt(attempt, output(name, digest), metrics={"accuracy": 0.5})
         return name
 
+    def version_of_another_project(self) -> str:
+        """Digest of a manifest that some other project owns. The current project stays the current one."""
+        mine = self.project
+        self.new_project("alice")
+        digest = self.version(self.dataset(), {"secret": uuid.uuid4().bytes}).manifest_digest
+        self.project = mine
+        return digest
+
     # The log.
 
     def events(self, project: str = "") -> list[tuple[str, dict[str, Any]]]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from animus.type.v1.list_order_pb2 import ListOrder
 from animus_catalog.domain.environments import EnvironmentLock, Package
@@ -31,7 +32,7 @@ def newest_by_image(conn: Connection, project: str, images: Collection[str]) -> 
     """The newest lock of each of the images that has one; of two at the same time the one with the greater name."""
     query = (
         select(locks)
-        .distinct(locks.c.image_digest)
+        .ext(distinct_on(locks.c.image_digest))
         .where(locks.c.project == project, locks.c.image_digest.in_(sorted(images)))
         .order_by(locks.c.image_digest, locks.c.create_time.desc(), locks.c.id.desc(), locks.c.environment.desc())
     )
