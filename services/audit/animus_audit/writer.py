@@ -136,8 +136,7 @@ class Writer:
                 for _, leaf in group.leaves:
                     frontier.append(leaf.leaf_hash)
                 log_store.copy_leaves(conn, old_size, group.leaves, now)
-                log_store.move_sources(conn, group.last_seqs, now)
-                log_store.move_head(conn, old_size, frontier, self._writer_id)
+                log_store.move(conn, old_size, frontier, self._writer_id, group.last_seqs, now)
         for request, result in results:
             if isinstance(result, AppError):
                 request.done.set_exception(result)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, func, insert, select, tuple_, update
+from sqlalchemy import Connection, insert, select, text, tuple_, update
 
 from ..domain.admission import Position
 from ..domain.envelope import Leaf
@@ -13,11 +13,33 @@ from .tables import events, log_head, sources
 
 CHANNEL = "animus_audit_log"
 
+# Binary: what is mostly bytea would otherwise travel as hex and be read back.
 _COPY_EVENTS = (
     "COPY events (index, source_id, seq, leaf_hash, envelope, event_type, event_time, project, resource, actor, "
-    "request_id, append_time) FROM STDIN"
+    "request_id, append_time) FROM STDIN (FORMAT BINARY)"
 )
-_COPY_PAYLOADS = "COPY payloads (index, payload, salt) FROM STDIN"
+_EVENT_TYPES = (
+    "int8", "int4", "int8", "bytea", "bytea", "text", "timestamptz", "text", "text", "text", "text", "timestamptz",
+)  # fmt: skip
+_COPY_PAYLOADS = "COPY payloads (index, payload, salt) FROM STDIN (FORMAT BINARY)"
+_PAYLOAD_TYPES = ("int8", "bytea", "bytea")
+
+
+_LOCK_HEAD = select(log_head.c.size, log_head.c.frontier).with_for_update()
+_READ_SIZE = select(log_head.c.size)
+# One statement, since each round trip makes the whole log wait.
+_MOVE = text("""
+WITH moved_sources AS (
+    UPDATE sources SET last_seq = v.seq, last_append_time = :now
+    FROM unnest(CAST(:ids AS integer[]), CAST(:seqs AS bigint[])) AS v (id, seq)
+    WHERE sources.id = v.id RETURNING 1
+), moved_head AS (
+    UPDATE log_head SET size = :size, root = :root, frontier = :frontier, writer = :writer
+    WHERE size = :old_size RETURNING 1
+)
+SELECT (SELECT count(*) FROM moved_head) AS heads, (SELECT count(*) FROM moved_sources) AS sources,
+       pg_notify(:channel, CAST(:size AS text))
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +50,7 @@ class SourceRow:
 
 def lock_head(conn: Connection) -> Frontier:
     """Locks the head row: from here to commit this transaction is the only writer of the log."""
-    row = conn.execute(select(log_head.c.size, log_head.c.frontier).with_for_update()).one()
+    row = conn.execute(_LOCK_HEAD).one()
     return Frontier.from_bytes(row.size, row.frontier)
 
 
@@ -66,6 +88,7 @@ def copy_leaves(conn: Connection, first_index: int, leaves: Sequence[tuple[int, 
     """Writes leaves, each with its source's row id, at dense indices from first_index on."""
     cursor = conn.connection.cursor()
     with cursor.copy(_COPY_EVENTS) as copy:
+        copy.set_types(_EVENT_TYPES)
         for index, (source_id, leaf) in enumerate(leaves, first_index):
             copy.write_row(
                 (
@@ -84,26 +107,32 @@ def copy_leaves(conn: Connection, first_index: int, leaves: Sequence[tuple[int, 
                 )  # fmt: skip
             )
     with cursor.copy(_COPY_PAYLOADS) as copy:
+        copy.set_types(_PAYLOAD_TYPES)
         for index, (_, leaf) in enumerate(leaves, first_index):
             copy.write_row((index, leaf.payload, leaf.salt))
 
 
-def move_sources(conn: Connection, last_seqs: dict[int, int], now: datetime) -> None:
-    for source_id, last_seq in sorted(last_seqs.items()):
-        conn.execute(update(sources).where(sources.c.id == source_id).values(last_seq=last_seq, last_append_time=now))
-
-
-def move_head(conn: Connection, old_size: int, frontier: Frontier, writer: str) -> None:
-    """Moves the head and tells the followers; they hear it when the transaction commits."""
+def move(
+    conn: Connection, old_size: int, frontier: Frontier, writer: str, last_seqs: dict[int, int], now: datetime
+) -> None:
+    """Moves the head and the sources (row id → last seq) and tells the followers, who hear it at the commit."""
     moved = conn.execute(
-        update(log_head)
-        .where(log_head.c.size == old_size)
-        .values(size=frontier.size, root=frontier.root(), frontier=frontier.to_bytes(), writer=writer)
-    ).rowcount
-    if moved != 1:
+        _MOVE,
+        {
+            "old_size": old_size,
+            "size": frontier.size,
+            "root": frontier.root(),
+            "frontier": frontier.to_bytes(),
+            "writer": writer,
+            "ids": list(last_seqs),
+            "seqs": list(last_seqs.values()),
+            "now": now,
+            "channel": CHANNEL,
+        },
+    ).one()
+    if (moved.heads, moved.sources) != (1, len(last_seqs)):
         raise RuntimeError("the head of the log moved under its lock")
-    conn.execute(select(func.pg_notify(CHANNEL, str(frontier.size))))
 
 
 def read_size(conn: Connection) -> int:
-    return conn.execute(select(log_head.c.size)).scalar_one()
+    return conn.execute(_READ_SIZE).scalar_one()
