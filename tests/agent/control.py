@@ -1,0 +1,383 @@
+"""A control plane for the agent's tests: dispatch, enrolment and blobs over real mTLS, that loses and doubles messages.
+
+It keeps to the rules of animus.agent.v1 and to nothing else; the real one is met in tests/system.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from animus.agent.v1 import dispatch_pb2 as pb
+from animus.agent.v1 import dispatch_pb2_grpc, enrollment_pb2, enrollment_pb2_grpc
+from animus.catalog.v1 import agent_blob_pb2 as blob_pb
+from animus.catalog.v1 import agent_blob_pb2_grpc
+from animus_agent.testing import MemoryBlobs, World
+from animus_kit import pki, tls
+from animus_kit.digest import sha256
+from animus_kit.documents import dsse
+from animus_kit.documents.bundle import TrustBundle, TrustedKey
+from animus_kit.documents.contract import Contract, Grant, open_grant
+
+DOMAIN = "animus.local"
+Intent = pb.AttemptDirective.Intent
+
+
+@dataclass
+class Known:
+    """What dispatch knows of one attempt."""
+
+    contract: bytes
+    grant: bytes
+    intent: int = Intent.INTENT_KEEP
+    states: list[int] = field(default_factory=list)
+    results: list[pb.AttemptResult] = field(default_factory=list)
+    log: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def text(self) -> bytes:
+        return b"".join(data for _, data in sorted(self.log.items()))
+
+
+class ControlPlane(
+    dispatch_pb2_grpc.DispatchServiceServicer,
+    enrollment_pb2_grpc.EnrollmentServiceServicer,
+):
+    """Everything on one event loop in a thread of its own. `lose(n)` and `double(n)` say which messages from it go
+    astray; `silent` answers nothing at all."""
+
+    def __init__(self, folder: Path, world: World) -> None:
+        now = datetime.now(UTC)
+        self.folder, self.world = folder, world
+        self.services, self.agents = pki.new_ca("services", now), pki.new_ca("agents", now)
+        self.root = pki.new_signing_key()
+        self.sequence = 1
+        self.token = f"animus1.t1.{'s' * 43}.{self.services.pin}"
+        self.known: dict[str, Known] = {}
+        self.seqs: dict[str, int] = {}
+        self.instances: list[str] = []
+        self.held: set[str] = set()
+        self.hellos: list[pb.Hello] = []
+        self.used_by: bytes | None = None
+        self.enroll_answer: enrollment_pb2.EnrollResponse | None = None
+        self.lease = 20.0
+        self.silent = False
+        self.lose: Callable[[int], bool] = lambda n: False
+        self.double: Callable[[int], bool] = lambda n: False
+        self._sent = 0
+        self._poke: set[asyncio.Event] = set()
+        self._leaves()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(20)
+
+    def _leaves(self) -> None:
+        (self.folder / "root.pub").write_text(pki.raw_public_key(self.root.public_key()).hex())
+        for name in ("orchestrator", "catalog"):
+            leaf = pki.issue_service(self.services, f"service/{name}", (f"{name}.{DOMAIN}",), DOMAIN, datetime.now(UTC))
+            # The chain holds the CA, so that a joining node finds what its token pins.
+            pki.write_public(self.folder / f"{name}.crt", leaf.certificate_pem + self.services.certificate_pem)
+            pki.write_private(self.folder / f"{name}.key", leaf.key_pem)
+        pki.write_public(self.folder / "agents-ca.pem", self.agents.certificate_pem)
+
+    def bundle(self) -> bytes:
+        now = datetime.now(UTC)
+        key = TrustedKey.of(
+            self.world.contract_key.public_key(), "contract", now - timedelta(hours=1), now + timedelta(days=1)
+        )
+        document = TrustBundle(
+            trust_domain=DOMAIN,
+            sequence=self.sequence,
+            issue_time=now,
+            keys=(key,),
+            services_ca=(self.services.certificate_pem.decode(),),
+            agents_ca=(self.agents.certificate_pem.decode(),),
+            witnesses=(),
+        )
+        return dsse.sign(document.to_bytes(), TrustBundle.NOUN, self.root)
+
+    async def _start(self) -> None:
+        files = tls.TlsFiles(
+            self.folder / "orchestrator.crt", self.folder / "orchestrator.key", self.folder / "agents-ca.pem"
+        )
+        self._servers = []
+        self._dispatch = grpc.aio.server()
+        dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(self, self._dispatch)
+        port = self._dispatch.add_secure_port("127.0.0.1:0", tls.server_credentials(files))
+        self.dispatch_endpoint = f"127.0.0.1:{port}"
+        enrollment = grpc.aio.server()
+        enrollment_pb2_grpc.add_EnrollmentServiceServicer_to_server(self, enrollment)
+        port = enrollment.add_secure_port("127.0.0.1:0", tls.server_credentials(files, require_client=False))
+        self.enrollment_endpoint = f"127.0.0.1:{port}"
+        await self._dispatch.start()
+        await enrollment.start()
+        catalog = tls.TlsFiles(self.folder / "catalog.crt", self.folder / "catalog.key", self.folder / "agents-ca.pem")
+        self._catalog = grpc.server(ThreadPoolExecutor(8))
+        self.blobs = Blobs(self.world.blobs, lambda: [self.world.contract_key.public_key()])
+        agent_blob_pb2_grpc.add_AgentBlobServiceServicer_to_server(self.blobs, self._catalog)
+        port = self._catalog.add_secure_port("127.0.0.1:0", tls.server_credentials(catalog))
+        self.blob_endpoint = f"127.0.0.1:{port}"
+        self._catalog.start()
+        self._servers = [self._dispatch, enrollment]
+
+    def close(self) -> None:
+        async def stop() -> None:
+            for server in self._servers:
+                await server.stop(0)
+
+        asyncio.run_coroutine_threadsafe(stop(), self._loop).result(20)
+        self._catalog.stop(0)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    # What tests ask.
+
+    def assign(self, order: tuple[str, bytes, bytes]) -> Known:
+        self.known[order[0]] = Known(order[1], order[2])
+        self.poke()
+        return self.known[order[0]]
+
+    def poke(self) -> None:
+        """Speaks to every agent at once."""
+
+        def wake() -> None:
+            for event in self._poke:
+                event.set()
+
+        self._loop.call_soon_threadsafe(wake)
+
+    # EnrollmentService.
+
+    async def Enroll(self, request, context):  # type: ignore[no-untyped-def]
+        if request.token != self.token:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID")
+        if self.enroll_answer is None:
+            self.used_by = request.tls_csr
+            self.enroll_answer = enrollment_pb2.EnrollResponse(
+                agent="agents/node-1",
+                tls_certificate=self.certify(request.tls_csr),
+                attestation_certificate=b"{}",
+                trust_bundle=self.bundle(),
+                services_ca=self.services.certificate_pem,
+                dispatch_endpoint=self.dispatch_endpoint,
+                blob_endpoint=self.blob_endpoint,
+                trust_domain=DOMAIN,
+            )
+        if request.tls_csr != self.used_by:
+            await context.abort(grpc.StatusCode.ALREADY_EXISTS, "TOKEN_USED")
+        return self.enroll_answer
+
+    def certify(self, csr: bytes, lifetime: timedelta = pki.AGENT_LIFETIME) -> bytes:
+        return pki.sign_agent(self.agents, pki.csr_public_key(csr), "node-1", DOMAIN, datetime.now(UTC), lifetime)
+
+    # DispatchService.
+
+    async def RenewCertificate(self, request, context):  # type: ignore[no-untyped-def]
+        return pb.RenewCertificateResponse(tls_certificate=self.certify(request.tls_csr), trust_bundle=self.bundle())
+
+    async def Connect(self, requests, context) -> AsyncIterator[pb.ControlMessage]:  # type: ignore[no-untyped-def]
+        answers: asyncio.Queue[pb.ControlMessage] = asyncio.Queue()
+        poke = asyncio.Event()
+        self._poke.add(poke)
+        sequence = 0
+
+        async def read() -> None:
+            nonlocal sequence
+            async for message in requests:
+                kind = message.WhichOneof("message")
+                if kind == "hello":
+                    self.hellos.append(message.hello)
+                    self.instances.append(message.hello.instance_id)
+                    answers.put_nowait(self._welcome(message.hello))
+                    sequence = self._status(message.hello.status, answers)
+                elif kind == "status":
+                    sequence = self._status(message.status, answers)
+                else:
+                    answers.put_nowait(self._events(message.events))
+
+        async def speak() -> None:
+            while True:
+                await poke.wait()
+                poke.clear()
+                answers.put_nowait(self._directive(sequence))
+
+        tasks = [asyncio.ensure_future(read()), asyncio.ensure_future(speak())]
+        try:
+            while True:
+                message = await answers.get()
+                if self.silent:
+                    continue
+                self._sent += 1
+                if message.WhichOneof("message") != "welcome" and self.lose(self._sent):
+                    continue
+                yield message
+                if self.double(self._sent):
+                    yield message
+        finally:
+            self._poke.discard(poke)
+            for task in tasks:
+                task.cancel()
+
+    def _welcome(self, hello: pb.Hello) -> pb.ControlMessage:
+        welcome = pb.Welcome(
+            session=len(self.instances), trust_bundle=self.bundle(), acknowledged_seq=self.seqs.get(hello.spool_id, 0)
+        )
+        welcome.status_interval.FromMilliseconds(100)
+        return pb.ControlMessage(welcome=welcome)
+
+    def _status(self, status: pb.Status, answers: asyncio.Queue) -> int:
+        self.held = {one.attempt for one in status.held}
+        answers.put_nowait(self._directive(status.sequence))
+        return status.sequence
+
+    def _directive(self, sequence: int) -> pb.ControlMessage:
+        directive = pb.Directive(status_sequence=sequence)
+        for name in sorted(self.held):
+            known = self.known.get(name)
+            intent = Intent.INTENT_STALE if known is None else known.intent
+            if known is not None and known.results and intent != Intent.INTENT_STALE:
+                intent = Intent.INTENT_FORGET
+            directive.attempts.add(attempt=name, intent=intent).lease_duration.FromTimedelta(
+                timedelta(seconds=self.lease)
+            )
+        for name, known in self.known.items():
+            if name not in self.held and not known.results and known.intent == Intent.INTENT_KEEP:
+                one = directive.assignments.add(attempt=name, contract=known.contract, grant=known.grant)
+                one.lease_duration.FromTimedelta(timedelta(seconds=self.lease))
+        return pb.ControlMessage(directive=directive)
+
+    def _events(self, events: pb.Events) -> pb.ControlMessage:
+        for event in events.events:
+            if event.seq <= self.seqs.get(events.spool_id, 0) or self.silent:
+                continue
+            self.seqs[events.spool_id] = event.seq
+            known = self.known[event.attempt]
+            kind = event.WhichOneof("event")
+            if kind == "state_changed":
+                known.states.append(event.state_changed.state)
+            elif kind == "log_chunk":
+                known.log.setdefault(event.log_chunk.offset_bytes, event.log_chunk.data)
+            elif kind == "result":
+                known.results.append(event.result)
+        return pb.ControlMessage(
+            events_ack=pb.EventsAck(spool_id=events.spool_id, seq=self.seqs.get(events.spool_id, 0))
+        )
+
+
+class Blobs(agent_blob_pb2_grpc.AgentBlobServiceServicer):
+    """AgentBlobService over MemoryBlobs. `cut` makes the next stream break after that many bytes."""
+
+    def __init__(self, blobs: MemoryBlobs, keys: Callable[[], list]) -> None:
+        self._blobs, self._keys = blobs, keys
+        self._partial: dict[str, bytes] = {}
+        self.cut: int | None = None
+        self.offsets: list[int] = []
+
+    def _grant(self, envelope: bytes) -> Grant:
+        return open_grant(envelope, self._keys(), "agents/node-1", datetime.now(UTC))
+
+    def ReadBlob(self, request, context):  # type: ignore[no-untyped-def]
+        self._grant(request.grant)
+        self.offsets.append(request.offset_bytes)
+        data = self._blobs.blobs.get(request.digest) or self._blobs.written.get(request.digest)
+        if data is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, "BLOB_NOT_FOUND")
+        for at in range(request.offset_bytes, len(data), 65536):
+            if self.cut is not None and at >= self.cut:
+                self.cut = None
+                context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
+            yield blob_pb.ReadBlobResponse(data=data[at : at + 65536])
+
+    def WriteBlob(self, requests, context):  # type: ignore[no-untyped-def]
+        first = next(requests)
+        self._grant(first.grant)
+        self.offsets.append(first.offset_bytes)
+        data = self._partial.get(first.digest, b"")[: first.offset_bytes] + first.data
+        for message in requests:
+            data += message.data
+            if self.cut is not None and len(data) >= self.cut:
+                self.cut = None
+                self._partial[first.digest] = data
+                context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
+        if sha256(data) != first.digest or len(data) != first.size_bytes:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "DIGEST_MISMATCH")
+        self._blobs.written[first.digest] = data
+        return blob_pb.WriteBlobResponse(size_bytes=len(data))
+
+    def StatBlob(self, request, context):  # type: ignore[no-untyped-def]
+        complete = request.digest in self._blobs.written
+        return blob_pb.StatBlobResponse(complete=complete, offset_bytes=len(self._partial.get(request.digest, b"")))
+
+    def SealManifest(self, request, context):  # type: ignore[no-untyped-def]
+        self._blobs.seal(request.digest)
+        return blob_pb.SealManifestResponse()
+
+
+class AgentProcess:
+    """`python -m animus_agent run` on a node folder, with what it takes to kill and restart it."""
+
+    def __init__(self, control: ControlPlane, node: Path, driver: str, **more: str) -> None:
+        self._log = node / "agent.log"
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "ANIMUS_AGENT_STATE_DIR": str(node / "state"),
+            "ANIMUS_AGENT_RUN_DIR": str(node / "run"),
+            "ANIMUS_AGENT_DRIVER": driver,
+            "ANIMUS_AGENT_ROOT_KEY": str(control.folder / "root.pub"),
+            "ANIMUS_AGENT_TMPFS_VOLUMES": "true",
+            "ANIMUS_AGENT_LEASE_MARGIN": "1s",
+            **more,
+        }
+        token = node / "token"
+        token.write_text(control.token)
+        self._call("enroll", control.enrollment_endpoint, "--token-file", str(token))
+        self.start()
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "animus_agent", "run"], env=self._environment, stderr=log
+            )
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        self.process.send_signal(number)
+        self.process.wait(20)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.kill(signal.SIGTERM)
+        self._call("purge")
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def _call(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "animus_agent", *arguments]
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 30.0, show: Callable[[], str] = str) -> None:
+    """Waits for a condition with a deadline."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen\n{show()[-4000:]}"
+        time.sleep(0.02)
+
+
+__all__ = ["AgentProcess", "Contract", "ControlPlane", "until"]
