@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from animus_kit.documents import action, shape
+from animus_kit.documents import action
 from animus_orchestrator.domain import pipeline
 from animus_orchestrator.domain.pipeline import YAML, formats
 from animus_orchestrator.domain.pipeline.schema import List, Object
@@ -65,4 +65,4 @@ def test_every_field_of_an_action_is_in_the_table():
     for name in action.THREAD_VARIABLES:
         assert f"`{name}`" in section
     assert str(action.DEFAULT_SOURCE_DATE_EPOCH) in section
-    assert action.Action.type() == shape.canonical.type_of("action")
+    assert action.Action.type() == "animus.dev/action/v1"

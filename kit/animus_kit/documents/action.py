@@ -11,23 +11,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from .errors import DocumentError
-from .shape import (
-    DIGEST,
-    FLAG,
-    LABEL,
-    MEDIA_TYPE,
-    PLATFORM,
-    Document,
-    Record,
-    count,
-    each,
-    field,
-    int64,
-    one_of,
-    raw_text,
-    record,
-    text,
-)
+from .kinds import DIGEST, FLAG, LABEL, MEDIA_TYPE, PLATFORM, count, each, int64, one_of, raw_text, record, text
+from .shape import Document, Record, field
 from .values import Parameter
 
 ENV_NAME = text(256, "[A-Za-z_][A-Za-z0-9_]*")

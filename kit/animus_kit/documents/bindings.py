@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .errors import DocumentError
-from .shape import LABEL, LABEL_PATTERN, LABELS, Document, Record, each, field, record, text
+from .kinds import LABEL, LABEL_PATTERN, LABELS, each, record, text
+from .shape import Document, Record, field
 from .values import Parameter, Scalar
 
 _DATASET_VERSION = text(300, f"projects/{LABEL_PATTERN}/datasets/{LABEL_PATTERN}/versions/{LABEL_PATTERN}")

@@ -15,21 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from . import dsse
 from .errors import DocumentError
-from .shape import (
-    AGENT,
-    BYTES,
-    HEX256,
-    LABEL_PATTERN,
-    TIME,
-    Document,
-    Record,
-    each,
-    field,
-    int64,
-    one_of,
-    record,
-    text,
-)
+from .kinds import AGENT, BYTES, HEX256, LABEL_PATTERN, TIME, each, int64, one_of, record, text
+from .shape import Document, Record, field
 
 PURPOSES = ("contract", "checkpoint", "decision", "commit", "attestation")
 """`attestation` signs the certificates of agents' attestation keys; agents' own keys are never in the bundle."""

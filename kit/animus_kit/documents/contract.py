@@ -11,24 +11,8 @@ from typing import ClassVar
 from . import dsse
 from .action import Action, action_digest
 from .errors import DocumentError
-from .shape import (
-    AGENT,
-    ATTEMPT,
-    DIGEST,
-    PROJECT,
-    RESOURCE,
-    TIME,
-    UUID,
-    Document,
-    Record,
-    count,
-    each,
-    field,
-    int64,
-    one_of,
-    record,
-    text,
-)
+from .kinds import AGENT, ATTEMPT, DIGEST, PROJECT, RESOURCE, TIME, UUID, count, each, int64, one_of, record, text
+from .shape import Document, Record, field
 
 TERMINATION_GRACE_SECONDS = 10
 

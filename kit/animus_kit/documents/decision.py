@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
-from .shape import DIGEST, LABEL, PROJECT, RESOURCE, TIME, Document, Record, each, field, one_of, record, text
+from .kinds import DIGEST, LABEL, PROJECT, RESOURCE, TIME, each, one_of, record, text
+from .shape import Document, Record, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from . import canonical
-from .shape import DIGEST, HEX256, PLATFORM, Document, Record, digest_of, each, field, record, text
+from .kinds import DIGEST, HEX256, PLATFORM, each, record, text
+from .shape import Document, Record, digest_of, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

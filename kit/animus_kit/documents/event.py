@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 from . import canonical
 from .errors import DocumentError
-from .shape import DIGEST, PROJECT, TIME, UUID, Document, field, int64, text
+from .kinds import DIGEST, PROJECT, TIME, UUID, int64, text
+from .shape import Document, field
 
 SALT_BYTES = 32
 PAYLOAD_TYPE = canonical.type_of("event-payload")

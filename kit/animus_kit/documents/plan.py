@@ -9,20 +9,8 @@ from typing import ClassVar
 from .action import Action
 from .contract import NamedDigest, Resources
 from .errors import DocumentError
-from .shape import (
-    DIGEST,
-    FLAG,
-    LABEL,
-    NUMBER,
-    RESOURCE,
-    Document,
-    Record,
-    count,
-    each,
-    field,
-    one_of,
-    record,
-)
+from .kinds import DIGEST, FLAG, LABEL, NUMBER, RESOURCE, count, each, one_of, record
+from .shape import Document, Record, field
 
 MAX_STEPS = 1000
 

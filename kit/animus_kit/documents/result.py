@@ -13,23 +13,8 @@ from typing import Any, ClassVar, Self
 from . import canonical, dsse
 from .contract import Contract
 from .errors import DocumentError
-from .shape import (
-    AGENT,
-    ATTEMPT,
-    DIGEST,
-    LABEL,
-    NUMBER,
-    TIME,
-    Record,
-    count,
-    digest_of,
-    each,
-    field,
-    int64,
-    mapping,
-    record,
-    text,
-)
+from .kinds import AGENT, ATTEMPT, DIGEST, LABEL, NUMBER, TIME, count, each, int64, mapping, record, text
+from .shape import Record, digest_of, field
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"

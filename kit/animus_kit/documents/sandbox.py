@@ -8,22 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .contract import Limits, Resources
-from .shape import (
-    ATTEMPT,
-    DIGEST,
-    FLAG,
-    HEX256,
-    PLATFORM,
-    Document,
-    Record,
-    digest_of,
-    each,
-    field,
-    int64,
-    mapping,
-    record,
-    text,
-)
+from .kinds import ATTEMPT, DIGEST, FLAG, HEX256, PLATFORM, each, int64, mapping, record, text
+from .shape import Document, Record, digest_of, field
 
 _NAME = text(63, "[a-z][a-z0-9-]*")
 _WORDS = text(256)

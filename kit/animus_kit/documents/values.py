@@ -12,7 +12,8 @@ import rfc8785
 
 from . import canonical
 from .errors import DocumentError
-from .shape import Kind, Record, field, text
+from .kinds import text
+from .shape import Kind, Record, field
 
 MAX_STRING_BYTES = 65536
 TYPES = ("string", "int64", "double", "bool")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from animus_kit.documents.shape import LABEL_PATTERN
+from animus_kit.documents.kinds import LABEL_PATTERN
 
 from . import quantity
 from .schema import Boolean, Choice, Integer, List, Map, Number, Object, Scalar, Text, extend
