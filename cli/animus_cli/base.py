@@ -6,7 +6,6 @@ import functools
 import inspect
 import json
 import sys
-import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -58,10 +57,12 @@ def command(
             with handled():
                 function(*arguments, **given)
 
-        signature = inspect.signature(function)
+        # typer reads the signature; strings there would lose what stands in Annotated.
+        signature = inspect.signature(function, eval_str=True)
         extra = inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, default=Format.table, annotation=_OUTPUT)
-        run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), extra])  # type: ignore[attr-defined]
-        run.__annotations__ = {**typing.get_type_hints(function, include_extras=True), "output": _OUTPUT}
+        parameters = [*signature.parameters.values(), extra]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
         app.command(name, **options)(run)
         return function
 
