@@ -19,7 +19,10 @@ from animus_kit import retry
 from animus_kit.status import from_rpc_error
 
 CHUNK_BYTES = 1 << 20
-TRIES = 6
+TRIES = 8
+# A result that was committed a moment ago reaches the catalog through the log: until then a grant names content that the
+# project does not own yet, and the catalog's answer is the one for all that it will not show.
+_NOT_YET = frozenset({"OUTSIDE_GRANT"})
 # One chunk of 1 MiB over a slow link; a stream as a whole may take hours.
 UNARY_SECONDS = 60.0
 
@@ -57,7 +60,7 @@ class GrantedBlobs:
                 return
             except grpc.RpcError as error:
                 failures += 1
-                self._retry_or_raise(error, failures, delays, f"read {digest}")
+                self._retry_or_raise(error, failures, delays, f"read {digest}", _NOT_YET)
             finally:
                 call.cancel()
 
@@ -108,12 +111,19 @@ class GrantedBlobs:
             if data:
                 yield pb.WriteBlobRequest(data=data)
 
-    def _retry_or_raise(self, error: grpc.RpcError, failures: int, delays: Iterator[float], what: str) -> None:
+    def _retry_or_raise(
+        self,
+        error: grpc.RpcError,
+        failures: int,
+        delays: Iterator[float],
+        what: str,
+        passing: frozenset[str] = frozenset(),
+    ) -> None:
         self._give_up()
-        if failures < TRIES and (retry.is_transient(error) or _was_cut(error)):
+        remote = from_rpc_error(error)
+        if failures < TRIES and (retry.is_transient(error) or _was_cut(error) or remote.reason in passing):
             self._wait(next(delays))
             return
-        remote = from_rpc_error(error)
         kind = BlobCorrupt if remote.reason in ("DIGEST_MISMATCH", "SIZE_MISMATCH") else BlobError
         raise kind(f"{what}: {remote}", remote.reason or None) from error
 
