@@ -6,7 +6,9 @@ here may be repeated, doubled or late.
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -237,8 +239,9 @@ class Holdings:
 
     def _run(self, held: Held) -> None:
         attempt = held.attempt
+        marks = [("accept", time.perf_counter())]
         try:
-            steps.execute(attempt)
+            steps.execute(attempt, lambda name: marks.append((name, time.perf_counter())))
         except Exception:
             # The report itself failed, say on a full disk. Left as it is, the lease runs out and the server knows.
             log.exception("an attempt could not be reported", attempt=attempt.name)
@@ -246,6 +249,10 @@ class Holdings:
         with self._lock:
             held.ended = True
         self._changed()
+        marks.append(("end", time.perf_counter()))
+        took = {name: round((after - at) * 1000, 1) for (name, at), (_, after) in itertools.pairwise(marks)}
+        log.info("attempt ended", attempt=attempt.name, milliseconds=took,
+                 reason=attempt.failure.reason if attempt.failure else "SUCCEEDED")  # fmt: skip
         try:
             steps.clean_up(attempt)
         except Exception:

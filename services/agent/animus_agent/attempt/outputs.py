@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from animus_agent.attempt.attempt import Attempt, HashedOutput
@@ -44,7 +45,7 @@ def hash_outputs(attempt: Attempt) -> None:
 
 
 def upload(attempt: Attempt) -> None:
-    """Every file once, then each manifest, then its seal. The sink hashes again what it reads: bytes that changed since
+    """Every file and manifest once, then each manifest's seal. The sink hashes again what it reads: bytes that changed since
     they were hashed are refused, not stored. Raises BlobError."""
     assert attempt.volume is not None
     root = work_folder(attempt.volume) / "outputs"
@@ -52,16 +53,18 @@ def upload(attempt: Attempt) -> None:
     for output in attempt.outputs:
         for entry in output.entries:
             files.setdefault(entry.digest, (root / output.digest.name, entry))
-    if len(files) > 1:
-        with ThreadPoolExecutor(PARALLEL_UPLOADS, thread_name_prefix="upload") as pool:
-            for _ in pool.map(lambda item: _upload_file(attempt, *item), files.values()):
-                pass
-    else:
-        for item in files.values():
-            _upload_file(attempt, *item)
+    sink = attempt.ports.sink
+    jobs: list[Callable[[], None]] = [partial(_upload_file, attempt, *item) for item in files.values()]
+    jobs += [
+        partial(sink.write, output.digest.manifest, len(output.manifest), _reader(output.manifest))
+        for output in attempt.outputs
+    ]
+    # Side by side, manifests too: each costs the catalog a round to its disk, and a chain of steps waits for the sum.
+    with ThreadPoolExecutor(PARALLEL_UPLOADS, thread_name_prefix="upload") as pool:
+        for done in [pool.submit(job) for job in jobs]:
+            done.result()
     for output in attempt.outputs:
-        attempt.ports.sink.write(output.digest.manifest, len(output.manifest), _reader(output.manifest))
-        attempt.ports.sink.seal(output.digest.manifest)
+        sink.seal(output.digest.manifest)
 
 
 def _upload_file(attempt: Attempt, root: Path, entry: manifest.Entry) -> None:
