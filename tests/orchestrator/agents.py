@@ -21,12 +21,13 @@ from animus_kit.documents import dsse
 from animus_kit.documents.contract import Contract, Grant, open_contract
 from animus_kit.documents.result import OutputDigest, Provenance, dependencies_of
 from animus_kit.documents.sandbox import HostFingerprint, SandboxReport
+from animus_orchestrator.service import planning
 from tests.orchestrator.world import DEADLINE, DOMAIN, World, digest, until
 
 STATE = run_pb2.Attempt.State
 CLASS = run_pb2.Attempt.FailureClass
 INTENT = pb.AttemptDirective.Intent
-CAPABILITIES = ("memory-limit", "network-none", "seccomp")
+CAPABILITIES = planning.CAPABILITIES
 
 
 class Agent:
@@ -73,9 +74,7 @@ class Agent:
     # -- the stream -----------------------------------------------------------------------------------------------
 
     def channel(self) -> grpc.Channel:
-        credentials = grpc.ssl_channel_credentials(
-            self.world.pki.services.certificate_pem, self.key, self.certificate
-        )
+        credentials = grpc.ssl_channel_credentials(self.world.pki.services.certificate_pem, self.key, self.certificate)
         options = [
             ("grpc.ssl_target_name_override", f"orchestrator.{DOMAIN}"),
             ("grpc.use_local_subchannel_pool", 1),
@@ -121,7 +120,9 @@ class Agent:
             sequence=self.status_seq,
             held=[pb.HeldAttempt(attempt=a, state=s) for a, s in self.hold.items()],
             room=pb.Room(
-                attempts=max(0, self.slots - len(self.hold)), cpu_millis=max(0, self.cpu - used), memory_bytes=self.memory
+                attempts=max(0, self.slots - len(self.hold)),
+                cpu_millis=max(0, self.cpu - used),
+                memory_bytes=self.memory,
             ),
         )
         status.client_time.FromDatetime(datetime.fromtimestamp(time.time() + self.skew, UTC))

@@ -291,7 +291,10 @@ def test_runs_are_listed_by_state_pipeline_label_creator_and_time(world, project
     page = ask(world.runs.ListRuns, run_pb2.ListRunsRequest(parent=project, page_size=1))
     assert [r.name for r in page.runs] == [second.name] and not page.runs[0].plan
     assert names(page_size=1, page_token=page.next_page_token) == [first.name]
-    assert ask.refused(world.runs.ListRuns, run_pb2.ListRunsRequest(parent=project, page_size=-1)).reason == "REQUEST_INVALID"
+    assert (
+        ask.refused(world.runs.ListRuns, run_pb2.ListRunsRequest(parent=project, page_size=-1)).reason
+        == "REQUEST_INVALID"
+    )
 
 
 def test_steps_and_attempts_are_read(world, project, ask, agent):
@@ -404,9 +407,7 @@ def test_logs_are_followed_as_they_are_written_and_resumed_by_offset(world, proj
     (one,) = node.take()
     node.running(one.attempt)
     node.tell(log(node, one.attempt, 0, b"one\n"))
-    stream = world.streams.ReadLogs(
-        run_stream_pb2.ReadLogsRequest(name=one.attempt, follow=True), **world.as_user()
-    )
+    stream = world.streams.ReadLogs(run_stream_pb2.ReadLogsRequest(name=one.attempt, follow=True), **world.as_user())
     assert next(stream).data == b"one\n"
     node.tell(log(node, one.attempt, 2, b"e\ntwo\n", stderr=True))  # overlaps what is known
     second = next(stream)

@@ -362,9 +362,7 @@ def test_a_session_begins_with_hello_and_only_that(world, project, agent):
     node.connect()
     node.session.send(
         pb.AgentMessage(
-            hello=pb.Hello(
-                instance_id=node.instance_id, spool_id=node.spool_id, node=node.node(), status=node.status()
-            )
+            hello=pb.Hello(instance_id=node.instance_id, spool_id=node.spool_id, node=node.node(), status=node.status())
         )
     )
     assert from_rpc_error(node.session.wait_end()).reason == "PROTOCOL_VIOLATION"
@@ -433,9 +431,7 @@ def test_every_third_message_lost_and_every_fifth_doubled_the_run_still_ends_rig
                     continue
                 if one.attempt not in node.contracts:
                     node.accept(one)
-                    spool.append(
-                        node.event(one.attempt, state_changed=pb.StateChanged(state=STATE.STATE_RUNNING))
-                    )
+                    spool.append(node.event(one.attempt, state_changed=pb.StateChanged(state=STATE.STATE_RUNNING)))
                     spool.append(node.event(one.attempt, log_chunk=pb.LogChunk(offset_bytes=0, data=b"x" * 10)))
                     spool.append(node.event(one.attempt, result=node.result(one.attempt)))
             for item in directive.attempts:
@@ -447,7 +443,7 @@ def test_every_third_message_lost_and_every_fifth_doubled_the_run_still_ends_rig
             status = node.status()
             send(pb.AgentMessage(status=status))
             if count % 3:
-                directive = node.session.expect("directive", lambda d: d.status_sequence >= status.sequence)
+                directive = node.session.expect("directive", lambda d, n=status.sequence: d.status_sequence >= n)
         node.session.close()
     assert all(s.current_attempt == 1 for s in world.steps(run.name).values()), "nothing ran twice"
     until(lambda: [e for e in world.events("orchestrator.run.succeeded") if e["resource"] == run.name])

@@ -158,7 +158,9 @@ def test_current_and_next_certificate_are_good_until_the_next_is_used(world, pro
     node.key, node.certificate = key, first
     node.connect()
     node.close()
-    until(lambda: [e for e in world.events("orchestrator.agent.certificate-renewed") if e["resource"].endswith(node.name)])
+    until(
+        lambda: [e for e in world.events("orchestrator.agent.certificate-renewed") if e["resource"].endswith(node.name)]
+    )
     node.key, node.certificate = old
     with node.channel() as channel:
         stub = dispatch_pb2_grpc.DispatchServiceStub(channel)

@@ -23,7 +23,7 @@ from animus_orchestrator.dispatch.reaper import Reaper
 from animus_orchestrator.dispatch.work import EventsWork, Open, StatusWork
 from animus_orchestrator.dispatch.writer import Limits, Writer
 from animus_orchestrator.store import agents as agent_store
-from tests.orchestrator.agents import Agent
+from tests.orchestrator.agents import CAPABILITIES, Agent
 from tests.orchestrator.world import pipeline, step_yaml
 
 STATE = run_pb2.Attempt.State
@@ -59,13 +59,11 @@ def enrolled(world, project: str) -> SimpleNamespace:
 
 
 def hello(one: SimpleNamespace, slots: int) -> Open:
-    node = {"platform": "linux/amd64", "capabilities": [{"name": "network-none", "available": True}]}
+    node = {"platform": "linux/amd64", "capabilities": [{"name": c, "available": True} for c in CAPABILITIES]}
     room = {"attempts": slots, "cpu_millis": 64000, "memory_bytes": 1 << 40}
     status = pb.Status(sequence=1, room=room)
     status.client_time.GetCurrentTime()
-    return Open(
-        one.name, "1", pb.Hello(instance_id=one.instance, spool_id=one.spool, node=node, status=status)
-    )
+    return Open(one.name, "1", pb.Hello(instance_id=one.instance, spool_id=one.spool, node=node, status=status))
 
 
 def many_steps(world, project: str, count: int) -> str:
@@ -106,9 +104,7 @@ def test_eight_threads_lease_each_step_once_and_commit_it_once(world, project):
                     assert not isinstance(answers[0], Exception), answers[0]
                 else:
                     idle += 1
-                status = pb.Status(
-                    sequence=2, room=pb.Room(attempts=2, cpu_millis=64000, memory_bytes=1 << 40)
-                )
+                status = pb.Status(sequence=2, room=pb.Room(attempts=2, cpu_millis=64000, memory_bytes=1 << 40))
                 status.client_time.GetCurrentTime()
                 (directive,) = mine.apply([StatusWork(opened.session, status)])
                 assert not isinstance(directive, Exception), directive

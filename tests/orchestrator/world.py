@@ -166,9 +166,7 @@ class FakePolicy(decision_pb2_grpc.DecisionPointServiceServicer):
         self.lock = threading.Lock()
 
     def GetCurrentSnapshot(self, request: Any, _: Any) -> Any:
-        document = PolicySnapshot(
-            project=request.project, policy_set_digest=digest("policies"), policies=(), rules=()
-        )
+        document = PolicySnapshot(project=request.project, policy_set_digest=digest("policies"), policies=(), rules=())
         return decision_pb2.PolicySnapshot(
             name=f"{request.project}/policySnapshots/{document.digest[7:47]}",
             document=document.to_bytes(),
@@ -304,7 +302,9 @@ class World:
         rows = {f"/{service}/{m}": internal("orchestrator") for m in methods}
         process = Process(name)
         process.grace = 0.5
-        process.sync("127.0.0.1:0", self.pki.leaf(f"service/{name}"), Door(name, DOMAIN, rows), lambda s: add(servicer, s))
+        process.sync(
+            "127.0.0.1:0", self.pki.leaf(f"service/{name}"), Door(name, DOMAIN, rows), lambda s: add(servicer, s)
+        )
         process.start()
         return process
 

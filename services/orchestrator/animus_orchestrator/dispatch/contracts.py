@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
@@ -12,7 +13,6 @@ from animus.agent.v1 import dispatch_pb2 as pb
 from animus.orchestrator.v1 import run_pb2
 from animus_kit.digest import sha256
 from animus_kit.documents import dsse
-from animus_kit.documents.action import Action
 from animus_kit.documents.contract import (
     DEFAULT_LIMITS,
     TERMINATION_GRACE_SECONDS,
@@ -29,7 +29,7 @@ from animus_kit.documents.sandbox import SandboxReport
 from animus_kit.ids import Ids
 from animus_orchestrator.domain.attempt import RESULTS, AttemptState, Output, Result
 from animus_orchestrator.domain.failure import FailureClass
-from animus_orchestrator.store.facts import input_resource
+from animus_orchestrator.store.facts import input_resource, read_action
 from animus_orchestrator.store.queue import AttemptRow, StepPlan
 
 GRANT_GRACE = timedelta(hours=24)
@@ -37,6 +37,8 @@ GRANT_GRACE = timedelta(hours=24)
 
 MANIFEST_BYTES = 64 << 20
 """Room for the manifests and the log beside the outputs themselves."""
+
+ISSUED_KEPT = 2000
 
 _STATE = run_pb2.Attempt.State
 _CLASS = run_pb2.Attempt.FailureClass
@@ -59,10 +61,12 @@ class Contracts:
         self._ids = ids
         self._lease_seconds = max(1, int(lease.total_seconds()))
         self._limits = limits
+        # Reading a contract costs more than making it: what this process has issued lately is not read again.
+        self._issued: OrderedDict[bytes, Contract] = OrderedDict()
 
     def issue(self, plan: StepPlan, attempt: str, number: int, agent: str, now: datetime) -> tuple[bytes, bytes]:
         """Signs (contract, grant) for one attempt on one agent. Both are DSSE envelopes."""
-        action = Action.from_bytes(plan.action)
+        action = read_action(plan.action)
         manifests = {one.name: one.manifest for one in action.inputs}
         readable = {m for m in (*manifests.values(), action.code) if m}
         grant = Grant(
@@ -107,10 +111,16 @@ class Contracts:
             required_capabilities=tuple(plan.capabilities),
             issue_time=now,
         )
-        return (
-            dsse.sign(contract.to_bytes(), Contract.NOUN, self._key),
-            dsse.sign(grant.to_bytes(), Grant.NOUN, self._key),
-        )
+        envelope = dsse.sign(contract.to_bytes(), Contract.NOUN, self._key)
+        self._issued[envelope] = contract
+        while len(self._issued) > ISSUED_KEPT:
+            self._issued.popitem(last=False)
+        return envelope, dsse.sign(grant.to_bytes(), Grant.NOUN, self._key)
+
+    def _read(self, envelope: bytes) -> Contract:
+        # Signed by this very key when it was leased, and kept since: the signature need not be checked again.
+        known = self._issued.pop(envelope, None)
+        return known or Contract.from_bytes(dsse.open_unverified(envelope, Contract.NOUN)[0])
 
     def check(self, row: AttemptRow, told: pb.AttemptResult, attestation_key: bytes) -> Result:
         """Holds an agent's result against the contract it was given. Raises: ResultRefused."""
@@ -126,8 +136,7 @@ class Contracts:
                 message=_printable(told.message),
                 exit_code=exit_code,
             )
-        # Signed by this very key when it was leased, and kept since: the signature need not be checked again.
-        contract = Contract.from_bytes(dsse.open_unverified(row.contract, Contract.NOUN)[0])
+        contract = self._read(row.contract)
         outputs = _outputs(told, contract)
         metrics = _metrics(told)
         _check_provenance(told, contract, outputs, metrics, attestation_key)

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from animus_orchestrator.dispatch.writer import Batch, Limits
 
 
+MAX_PAGES = 4
+"""How far to look behind steps that fit nowhere now."""
+
+
 def lease(batch: Batch, sessions: list[SessionState], contracts: Contracts, limits: Limits) -> dict[str, list[str]]:
     """Leases what fits. Answers agent id → names of its new attempts.
 
@@ -24,10 +28,14 @@ def lease(batch: Batch, sessions: list[SessionState], contracts: Contracts, limi
     """
     by_agent = {s.agent.id: s for s in sessions}
     rooms = [r for s in sessions if (r := s.room()) is not None]
-    found = queue.candidates(batch.conn, rooms)
-    if not found:
-        return {}
-    placements = place([c.need for c in found], rooms)
+    found: list[queue.Candidate] = []
+    placements: list[Placement] = []
+    for page in range(MAX_PAGES):
+        found = queue.candidates(batch.conn, rooms, page * queue.PAGE)
+        placements = place([c.need for c in found], rooms)
+        # Steps that fit nowhere now must not hide those behind them.
+        if placements or len(found) < queue.PAGE:
+            break
     if not placements:
         return {}
     run_of = {c.need.step_uid: c.run_uid for c in found}

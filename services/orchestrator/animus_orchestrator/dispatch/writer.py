@@ -100,6 +100,8 @@ class Writer:
     def _apply(self, batch: Batch, works: Sequence[Work]) -> list[object]:
         conn = batch.conn
         answers: list[object] = [None] * len(works)
+        if all(isinstance(work, Look) and work.only_work for work in works) and not queue.any_ready(conn):
+            return [{} for _ in works]
         opened: dict[int, sessions.OpenedSession] = {}
         for i, work in enumerate(works):
             if isinstance(work, Close):

@@ -25,7 +25,15 @@ from animus_orchestrator.store.pipelines import PipelineVersion
 FEATURES: frozenset[str] = frozenset()
 """Of planner.FEATURES: neither gates, nor secrets, nor network yet."""
 
-CAPABILITIES = ("network-none",)
+CAPABILITIES = (
+    "memory-limit",
+    "network-none",
+    "no-capabilities",
+    "no-new-privileges",
+    "seccomp",
+    "user-namespace",
+    "vsock-blocked",
+)
 """Canaries that must have passed on a node before a step of any project goes there."""
 
 MAX_NAME = 63

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,6 +18,12 @@ from animus_orchestrator.store.graph import Loaded, artifact_name
 from animus_orchestrator.store.schema import attempts, steps
 
 SERVICE = "service/orchestrator"
+
+
+@functools.lru_cache(maxsize=1024)
+def read_action(data: bytes) -> Action:
+    """An action that was stored. The same one is read when it is leased and when it is committed."""
+    return Action.from_bytes(data)
 
 
 def agent_actor(agent_id: str) -> str:
@@ -119,7 +126,7 @@ def _commits(conn: Connection, graphs: list[RunGraph]) -> dict[tuple[int, int], 
 
 def _commit(graph: RunGraph, step: str, row: Any) -> dict[str, Any]:
     run = graph.run
-    action = Action.from_bytes(row.action)
+    action = read_action(bytes(row.action))
     manifests = {one.name: one.manifest for one in action.inputs}
     kinds = {one.name: one for one in action.outputs}
     return {

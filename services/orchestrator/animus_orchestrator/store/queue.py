@@ -27,8 +27,13 @@ class Candidate:
     run_uid: int
 
 
-def candidates(conn: Connection, rooms: Sequence[Room], page: int = PAGE) -> list[Candidate]:
-    """Ready steps in the queue's order, less those that can fit none of the rooms. Locks nothing."""
+def any_ready(conn: Connection) -> bool:
+    """Whether there is anything to lease: what most of the rounds of an idle system ask."""
+    return conn.execute(sa.select(sa.literal(1)).where(steps.c.state == "READY").limit(1)).first() is not None
+
+
+def candidates(conn: Connection, rooms: Sequence[Room], offset: int = 0) -> list[Candidate]:
+    """A page of ready steps in the queue's order, less those that can fit none of the rooms. Locks nothing."""
     if not rooms:
         return []
     query = (
@@ -44,7 +49,8 @@ def candidates(conn: Connection, rooms: Sequence[Room], page: int = PAGE) -> lis
             steps.c.gpus <= max(len(r.gpus) for r in rooms),
         )
         .order_by(steps.c.priority.desc(), steps.c.ready_time, steps.c.uid)
-        .limit(page)
+        .limit(PAGE)
+        .offset(offset)
     )  # fmt: skip
     if all(r.projects for r in rooms):
         query = query.where(steps.c.project == _array({p for r in rooms for p in r.projects}, sa.Text))
