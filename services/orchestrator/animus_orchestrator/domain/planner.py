@@ -29,6 +29,7 @@ from animus_kit.documents.values import Parameter, Scalar
 
 from .pipeline import graph, template
 from .pipeline.document import PipelineDocument, Step
+from .pipeline.formats import V1ALPHA1
 from .pipeline.problem import Problem
 from .pipeline.rules import is_epoch, parameter_value
 
@@ -292,7 +293,7 @@ class _Planner:
         self, step: Step, values: Mapping[str, Scalar]
     ) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...], set[str]]:
         """Arguments and environment with parameters put in, and the names of those that were used."""
-        if not self._document.parameters and self._document.api_version == "animus/v1alpha1":
+        if self._document.api_version == V1ALPHA1:
             return step.args, step.env, set()  # the published format knows no references
         texts = [*step.args, *(value for _, value in step.env)]
         used = {name for text in texts for name in template.references(text)}
