@@ -10,7 +10,7 @@ from typing import Any
 
 # Resource names to kinds of node. A reference is told by its name alone, so that an edge can be stated before the event
 # that creates its end has been read.
-_ID = r"[A-Za-z0-9][-A-Za-z0-9]{0,127}"
+_ID = r"[A-Za-z0-9][-A-Za-z0-9]{0,255}"
 _KINDS = tuple(
     (re.compile(f"(projects/{_ID})/" + "/".join(f"{part}/{_ID}" for part in path.split("/"))).fullmatch, kind)
     for path, kind in (
