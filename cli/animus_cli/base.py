@@ -175,6 +175,11 @@ def full(project: str, collection: str = "", name: str = "") -> str:
     return f"{base}/{collection}/{name}" if collection else base
 
 
+def scope(project: str, name: str) -> str:
+    """The project to look in: the name's own, where it is a full one."""
+    return "/".join(name.split("/")[:2]) if name.startswith("projects/") else full(project)
+
+
 def need_project(project: str) -> str:
     if not project:
         raise Stop(exits.USAGE, "which project? give --project, or set ANIMUS_PROJECT", "PROJECT_MISSING")

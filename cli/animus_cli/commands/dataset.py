@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from animus_cli import show
-from animus_cli.base import Labels, Limit, Project, Subject, answer, assignments, client, command, full, group, progress
+from animus_cli.base import (
+    Labels,
+    Limit,
+    Project,
+    Subject,
+    answer,
+    assignments,
+    client,
+    command,
+    full,
+    group,
+    progress,
+    scope,
+)
 
 app = group("Datasets and their immutable versions.")
 Name = Annotated[str, typer.Argument(help="DATASET, DATASET@VERSION or a full name.")]
@@ -79,7 +92,7 @@ def show_(name: Name, project: Project = "", limit: Limit = 50, as_: Subject = "
     from animus.catalog.v1 import dataset_pb2
 
     with client(as_) as it:
-        version = it.runs.dataset_version(full(project), name)
+        version = it.runs.dataset_version(scope(project, name), name)
         found = it.call(it.datasets_api.GetDatasetVersion, dataset_pb2.GetDatasetVersionRequest(name=version))
         request = dataset_pb2.ListDatasetVersionEntriesRequest(parent=version)
         entries = list(it.pages(it.datasets_api.ListDatasetVersionEntries, request, "entries", limit))
@@ -120,7 +133,7 @@ def diff(
     from animus.catalog.v1 import dataset_pb2
 
     with client(as_) as it:
-        parent = full(project)
+        parent = scope(project, name)
         request = dataset_pb2.DiffDatasetVersionsRequest(
             name=it.runs.dataset_version(parent, name), base=it.runs.dataset_version(parent, base)
         )
@@ -146,7 +159,7 @@ def download(
     from animus_kit.names import project_of
 
     with client(as_) as it:
-        version = it.runs.dataset_version(full(project), name)
+        version = it.runs.dataset_version(scope(project, name), name)
         found = it.call(it.datasets_api.GetDatasetVersion, dataset_pb2.GetDatasetVersionRequest(name=version))
         owner = project_of(version)
         entries = manifest.loads(it.blobs.read_all(owner, found.manifest_digest), manifest.DATASET)
