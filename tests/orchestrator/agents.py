@@ -22,7 +22,8 @@ from animus_kit.documents.contract import Contract, Grant, open_contract
 from animus_kit.documents.result import OutputDigest, Provenance, dependencies_of
 from animus_kit.documents.sandbox import HostFingerprint, SandboxReport
 from animus_orchestrator.service import planning
-from tests.orchestrator.world import DEADLINE, DOMAIN, World, digest, until
+from tests.orchestrator.samples import digest
+from tests.orchestrator.world import DEADLINE, DOMAIN, World, until
 
 STATE = run_pb2.Attempt.State
 CLASS = run_pb2.Attempt.FailureClass

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.orchestrator.agents import Agent
+from tests.orchestrator.steering import Ask
 from tests.orchestrator.world import World
 
 
@@ -15,6 +16,12 @@ from tests.orchestrator.world import World
 def world(database: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with World(database, tmp_path_factory.mktemp("pki")) as started:
         yield started
+
+
+@pytest.fixture
+def ask(world: World) -> Ask:
+    """Calls as alice; `ask.refused` wants a refusal."""
+    return Ask(world)
 
 
 @pytest.fixture

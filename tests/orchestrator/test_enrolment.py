@@ -19,13 +19,8 @@ from animus_kit.documents import dsse
 from animus_kit.documents.bundle import AttestationCertificate
 from animus_kit.status import from_rpc_error
 from tests.orchestrator.agents import Agent
+from tests.orchestrator.steering import refused
 from tests.orchestrator.world import DOMAIN, until
-
-
-def refused(call, *args, **kw):
-    with pytest.raises(grpc.RpcError) as error:
-        call(*args, **kw)
-    return from_rpc_error(error.value)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from animus_orchestrator.dispatch.work import EventsWork, Open, StatusWork
 from animus_orchestrator.dispatch.writer import Limits, Writer
 from animus_orchestrator.store import agents as agent_store
 from tests.orchestrator.agents import CAPABILITIES, Agent
-from tests.orchestrator.world import pipeline, step_yaml
+from tests.orchestrator.samples import pipeline, step_yaml
 
 STATE = run_pb2.Attempt.State
 LIMITS = Limits(lease=timedelta(seconds=60))

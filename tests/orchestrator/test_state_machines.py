@@ -12,11 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from animus_orchestrator.domain import attempt as attempts
 from animus_orchestrator.domain import step as steps
 from animus_orchestrator.domain.attempt import AttemptState, Output, Result
+from animus_orchestrator.domain.errors import StaleAttempt
 from animus_orchestrator.domain.failure import RULES, FailureClass
 from animus_orchestrator.domain.retry import MAX_EARLY_LOSSES, Again, Over, RetryPolicy, decide
 from animus_orchestrator.domain.run import Run, RunGraph, RunState, settle
 from animus_orchestrator.domain.step import Step, StepState
-from animus_orchestrator.domain.errors import StaleAttempt
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 NAMES = ["a", "b", "c", "d", "e"]
@@ -42,16 +42,14 @@ def graph_of(edges: set[tuple[int, int]], max_attempts: int, size: int = 5) -> R
 class Execution(RuleBasedStateMachine):
     """Agents lease, report, finish, disappear and repeat themselves; people cancel; time passes."""
 
-    @initialize(
-        edges=st.sets(st.tuples(st.integers(0, 4), st.integers(0, 4))), max_attempts=st.integers(1, 3)
-    )
+    @initialize(edges=st.sets(st.tuples(st.integers(0, 4), st.integers(0, 4))), max_attempts=st.integers(1, 3))
     def submit(self, edges, max_attempts):
         self.graph = graph_of(edges, max_attempts)
         self.now = T0
         self.ended: dict[tuple[str, int], AttemptState] = {}
         self.leases: dict[tuple[str, int], datetime] = {}
         self.commits: dict[str, int] = {}
-        self.numbers = {n: 0 for n in self.graph.steps}
+        self.numbers = dict.fromkeys(self.graph.steps, 0)
 
     def live(self):
         return sorted(k for k, a in self.graph.attempts.items() if not a.terminal)

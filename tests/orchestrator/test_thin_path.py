@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from animus.orchestrator.v1 import run_pb2
 from animus_kit.documents.plan import Plan
-from tests.orchestrator.world import bindings, chain, digest, until
+from tests.orchestrator.samples import bindings, chain, digest
+from tests.orchestrator.world import until
 
 
 def test_a_chain_runs_to_its_end(world, project, agent):

@@ -5,9 +5,6 @@ The fakes implement the same proto services; the agent is scripted and speaks on
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -33,27 +30,19 @@ from animus_kit.channel import dial
 from animus_kit.clock import SystemClock
 from animus_kit.documents import dsse
 from animus_kit.documents.bundle import TrustBundle, TrustedKey
-from animus_kit.documents.decision import PolicySnapshot
 from animus_kit.ids import RandomIds
-from animus_kit.server.authz import denied, internal
+from animus_kit.server.authz import internal
 from animus_kit.server.door import Door
 from animus_kit.server.serve import Process
-from animus_kit.server.token import Claims, TokenInvalid
 from animus_kit.settings import Duration
 from animus_kit.tls import TlsFiles
 from animus_orchestrator import wiring
 from animus_orchestrator.settings import DispatchSettings, ServeSettings
+from tests.orchestrator.fakes import FakeAccess, FakeAudit, FakeCatalog, FakePolicy, FakeVerifier
+from tests.orchestrator.samples import bindings
 
 DOMAIN = "animus.local"
 DEADLINE = 15.0
-
-
-def digest(text: str) -> str:
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-
-IMAGE = digest("image")
-LOCK = "projects/{p}/environments/py/locks/l1"
 
 
 def until(condition: Callable[[], Any], seconds: float = DEADLINE) -> Any:
@@ -106,103 +95,6 @@ class Pki:
         (self.folder / f"{name}.pem").write_bytes(leaf.certificate_pem + self.services.certificate_pem)
         (self.folder / f"{name}.key").write_bytes(leaf.key_pem)
         return TlsFiles(self.folder / f"{name}.pem", self.folder / f"{name}.key", self.folder / "services.pem")
-
-
-class FakeVerifier:
-    """The token is the subject."""
-
-    def verify(self, token: str) -> Claims:
-        if token == "bad":
-            raise TokenInvalid("bad")
-        now = datetime.now(UTC)
-        return Claims(token, ("everyone",), now, now)
-
-
-class FakeAccess:
-    """Allows all but what is in `denied`: (subject, permission)."""
-
-    def __init__(self) -> None:
-        self.denied: set[tuple[str, str]] = set()
-        self.asked: list[tuple[str, str, str | None]] = []
-
-    def check(self, ctx: Any, permission: str, project: str | None) -> None:
-        self.asked.append((ctx.subject, permission, project))
-        if (ctx.subject, permission) in self.denied:
-            raise denied(permission, project)
-
-
-class FakeCatalog(resolution_pb2_grpc.ResolutionServiceServicer):
-    """Everything resolves, but names that hold "missing"."""
-
-    def __init__(self) -> None:
-        self.salt = ""
-        self.calls = 0
-
-    def ResolveBindings(self, request: Any, _: Any) -> Any:
-        self.calls += 1
-        out = resolution_pb2.ResolveBindingsResponse()
-        for field, names in (
-            ("dataset_versions", request.dataset_versions),
-            ("code_snapshots", request.code_snapshots),
-        ):
-            for name in names:
-                if "missing" in name:
-                    reason = "DATASET_VERSION_NOT_FOUND" if field == "dataset_versions" else "CODE_SNAPSHOT_NOT_FOUND"
-                    out.unresolved.add(reference=name, reason=reason, message="there is none")
-                else:
-                    getattr(out, field).add(name=name, manifest_digest=digest(name + self.salt), size_bytes=1)
-        for image in request.image_digests:
-            lock = LOCK.format(p=request.project.removeprefix("projects/"))
-            out.images.add(
-                image_digest=image, environment_lock=lock, lock_digest=digest("lock"), platform="linux/amd64"
-            )
-        return out
-
-
-class FakePolicy(decision_pb2_grpc.DecisionPointServiceServicer):
-    def __init__(self) -> None:
-        self.deny = False
-        self.decided: dict[str, Any] = {}
-        self.lock = threading.Lock()
-
-    def GetCurrentSnapshot(self, request: Any, _: Any) -> Any:
-        document = PolicySnapshot(project=request.project, policy_set_digest=digest("policies"), policies=(), rules=())
-        return decision_pb2.PolicySnapshot(
-            name=f"{request.project}/policySnapshots/{document.digest[7:47]}",
-            document=document.to_bytes(),
-            snapshot_digest=document.digest,
-        )
-
-    def Decide(self, request: Any, _: Any) -> Any:
-        with self.lock:
-            if request.request_id in self.decided:
-                return self.decided[request.request_id]
-            effect = decision_pb2.Decision.EFFECT_DENY if self.deny else decision_pb2.Decision.EFFECT_ALLOW
-            made = decision_pb2.Decision(
-                name=f"{request.project}/decisions/d{uuid.uuid4().hex[:8]}",
-                effect=effect,
-                decision_digest=digest(request.resource),
-                message="because the test says so" if self.deny else "",
-            )
-            if not request.dry_run:
-                self.decided[request.request_id] = made
-            return made
-
-
-class FakeAudit(ingest_pb2_grpc.EventIngestServiceServicer):
-    """Keeps what it is sent, and refuses gaps."""
-
-    def __init__(self) -> None:
-        self.events: list[Any] = []
-        self.lock = threading.Lock()
-
-    def AppendEvents(self, request: Any, _: Any) -> Any:
-        with self.lock:
-            for event in request.events:
-                if event.seq == len(self.events) + 1:
-                    self.events.append(event)
-                assert event.seq <= len(self.events), "a gap"
-            return ingest_pb2.AppendEventsResponse(last_seq=len(self.events))
 
 
 class World:
@@ -377,64 +269,3 @@ def _servicer(module: Any, name: str) -> type:
     import importlib
 
     return getattr(importlib.import_module(module.__name__ + "_grpc"), f"{name}Servicer")
-
-
-_counter = itertools.count(1)
-
-
-def step_yaml(
-    name: str,
-    *,
-    datasets: str = "[]",
-    artifacts: str = "[]",
-    outputs: str = "[{name: out, type: data}]",
-    cpu: str = "1",
-    attempts: int = 1,
-    memory: str = "64Mi",
-    gpu: int = 0,
-    backoff: int = 0,
-) -> str:
-    return f"""
-    - name: {name}
-      image: registry.test/py@{IMAGE}
-      command: [python, "-m", {name}]
-      args: []
-      inputs: {{datasets: {datasets}, artifacts: {artifacts}}}
-      outputs: {{artifacts: {outputs}}}
-      env: []
-      resources: {{cpu: "{cpu}", memory: {memory}, gpu: {gpu}}}
-      retryPolicy:
-        maxAttempts: {attempts}
-        backoff: {{type: fixed, initialSeconds: {backoff}, maxSeconds: {backoff}, multiplier: 1}}"""
-
-
-def pipeline(*steps: str, edges: list[tuple[str, str]] = ()) -> bytes:
-    dependencies = ", ".join(f"{{from: {a}, to: {b}}}" for a, b in edges)
-    return f"""apiVersion: animus/v1alpha1
-kind: Pipeline
-specVersion: "1"
-spec:
-  steps:{"".join(steps)}
-  dependencies: [{dependencies}]
-""".encode()
-
-
-def chain(attempts: int = 1, backoff: int = 0) -> bytes:
-    """prepare (reads a dataset) → train (reads its output)."""
-    return pipeline(
-        step_yaml("prepare", datasets="[{name: raw, datasetRef: digits}]", attempts=attempts, backoff=backoff),
-        step_yaml("train", artifacts="[{name: data, fromStep: prepare, artifact: out}]", attempts=attempts),
-        edges=[("prepare", "train")],
-    )
-
-
-def single(**kw: Any) -> bytes:
-    return pipeline(step_yaml("only", datasets="[{name: raw, datasetRef: digits}]", **kw))
-
-
-def bindings(project: str) -> run_pb2.Bindings:
-    return run_pb2.Bindings(
-        datasets=[{"dataset_ref": "digits", "dataset_version": f"{project}/datasets/digits/versions/v1"}],
-        code=[{"code_snapshot": f"{project}/codeSnapshots/c1"}],
-        labels={"team": "vision"},
-    )
