@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 
 import sqlalchemy as sa
@@ -37,7 +38,7 @@ from animus_catalog.service.datasets import DatasetService
 from animus_catalog.service.environments import EnvironmentService
 from animus_catalog.service.experiments import ExperimentService
 from animus_catalog.service.models import ModelService
-from animus_catalog.service.projects import ProjectService
+from animus_catalog.service.projects import Accessible, ProjectService
 from animus_catalog.service.resolution import ResolutionService
 from animus_catalog.settings import Settings
 from animus_catalog.tail.attempts import TYPES, Attempts
@@ -49,6 +50,7 @@ from animus_kit.db.engine import create_engine
 from animus_kit.db.migrate import check_revision, upgrade
 from animus_kit.db.sequencer import Sequencer
 from animus_kit.db.tail import Tail
+from animus_kit.server.authz import Rows
 from animus_kit.server.common import MigrateSettings
 from animus_kit.server.door import Door
 from animus_kit.server.serve import Process
@@ -61,9 +63,10 @@ def build(it: Settings, clock: Clock) -> Process:
     check_revision(engine, "animus_catalog")
     access = it.policy_access(clock, it.workers)
     denials = Denials(engine, "catalog", clock)
+    tokens, actor_key = it.verifier(clock), it.read_actor_key()
 
-    def door(rows) -> Door:
-        return Door("catalog", it.trust_domain, rows, it.verifier(clock), access, denials, it.read_actor_key())
+    def door(rows: Rows) -> Door:
+        return Door("catalog", it.trust_domain, rows, tokens, access, denials, actor_key)
 
     process, staging = assemble(it, engine, clock, access, door)
     audit = dial(it.audit_target, "audit", it.tls, it.trust_domain)
@@ -77,7 +80,9 @@ def build(it: Settings, clock: Clock) -> Process:
     )
 
 
-def assemble(it: Settings, engine: sa.Engine, clock: Clock, access, door) -> tuple[Process, Staging]:
+def assemble(
+    it: Settings, engine: sa.Engine, clock: Clock, access: Accessible, door: Callable[[Rows], Door]
+) -> tuple[Process, Staging]:
     """Listeners and services, without what reaches out to audit. door: makes the Door for a table of permissions."""
     blobs = BlobStore.open(it.blob_store)
     staging = Staging(blobs.staging_folder or it.staging_dir)

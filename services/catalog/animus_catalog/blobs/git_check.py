@@ -43,9 +43,6 @@ class GitVerifier:
             self._places.release()
         return tree
 
-    def close(self) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
     def _ids(self, fmt: ObjectFormat, entries: Sequence[Entry]) -> dict[str, str]:
         # In batches: most files of a repository are small, and a task for each would cost more than its hash.
         batches = [entries[start : start + _BATCH] for start in range(0, len(entries), _BATCH)]

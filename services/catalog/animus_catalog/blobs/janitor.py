@@ -1,4 +1,4 @@
-"""Forgets what nobody came back for: interrupted uploads, staging files of killed servers, old answers to requests."""
+"""Forgets what nobody came back for: interrupted uploads, and the staging files of killed servers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from animus_catalog.store import blobs as store
 from animus_kit.clock import Clock
 from animus_kit.db.engine import transaction
 from animus_kit.log import get_logger
-from animus_kit.server import idempotency
 
 EVERY_SECONDS = 600.0
 
@@ -35,7 +34,6 @@ class Janitor:
         oldest = self._clock.now() - self._keep
         with transaction(self._engine) as conn:
             names = store.drop_uploads_before(conn, oldest)
-            idempotency.sweep(conn)
         for name in names:
             self._staging.remove(name)
         # A day more than uploads are kept: a file is younger than the row that names it.

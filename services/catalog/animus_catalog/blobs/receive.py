@@ -39,9 +39,6 @@ class Threads:
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(self._executor, context.run, function, *args)
 
-    def close(self) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
 
 class Receiver:
     """Uploads of people and agents alike; they differ in what makes a received blob theirs."""
