@@ -1,0 +1,74 @@
+"""Blobs over a link that breaks: reads and writes go on where they stopped."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from animus_agent.blobs import GrantedBlobs
+from animus_agent.errors import BlobCorrupt, BlobError
+from animus_agent.identity import Identity
+from animus_agent.testing import World
+from animus_kit.channel import dial
+from animus_kit.clock import SystemClock
+from animus_kit.digest import sha256
+from tests.agent.control import DOMAIN, ControlPlane
+
+DATA = bytes(range(256)) * 8192
+
+
+@pytest.fixture
+def control(fake_world: World, tmp_path: Path) -> Iterator[ControlPlane]:
+    plane = ControlPlane(tmp_path, fake_world)
+    yield plane
+    plane.close()
+
+
+@pytest.fixture
+def blobs(control: ControlPlane, fake_world: World, tmp_path: Path) -> Iterator[GrantedBlobs]:
+    identity = Identity(tmp_path / "identity", SystemClock(), control.folder / "root.pub")
+    identity.enroll(control.enrollment_endpoint, control.token)
+    channel = dial(control.blob_endpoint, "catalog", identity.tls(), DOMAIN)
+    _, _, grant = fake_world.order("fake")
+    yield GrantedBlobs(lambda: channel, grant, wait=lambda seconds: None)
+    channel.close()
+
+
+def test_a_broken_read_goes_on_at_its_offset(control: ControlPlane, blobs: GrantedBlobs) -> None:
+    digest = control.world.blobs.put(DATA)
+    control.blobs.cut = 1 << 20
+    assert b"".join(blobs.open(digest, digest)) == DATA
+    assert control.blobs.offsets == [0, 1 << 20]
+
+
+def test_a_broken_write_asks_how_much_was_kept(control: ControlPlane, blobs: GrantedBlobs) -> None:
+    control.blobs.cut = 1 << 20
+    blobs.write(sha256(DATA), len(DATA), lambda size, offset: DATA[offset : offset + size])
+    assert control.world.blobs.written[sha256(DATA)] == DATA
+    assert control.blobs.offsets[-1] >= 1 << 20
+
+
+def test_an_empty_blob(control: ControlPlane, blobs: GrantedBlobs) -> None:
+    blobs.write(sha256(b""), 0, lambda size, offset: b"")
+    assert control.world.blobs.written[sha256(b"")] == b""
+
+
+def test_what_is_refused_is_not_tried_again(control: ControlPlane, blobs: GrantedBlobs) -> None:
+    with pytest.raises(BlobError):
+        list(blobs.open(sha256(b"absent"), sha256(b"absent")))
+    assert len(control.blobs.offsets) == 1
+    with pytest.raises(BlobError) as refused:
+        blobs.write(sha256(b"other"), 4, lambda size, offset: b"data"[offset : offset + size])
+    assert isinstance(refused.value, (BlobError, BlobCorrupt))
+
+
+def test_no_certificate_no_bytes(control: ControlPlane) -> None:
+    credentials = grpc.ssl_channel_credentials(control.services.certificate_pem)
+    options = [("grpc.ssl_target_name_override", f"catalog.{DOMAIN}")]
+    channel = grpc.secure_channel(control.blob_endpoint, credentials, options)
+    nobody = GrantedBlobs(lambda: channel, b"x", wait=lambda seconds: None)
+    with pytest.raises(BlobError) as refused:
+        list(nobody.open(sha256(b""), sha256(b"")))
+    assert refused.value.reason == "UNAVAILABLE"
+    channel.close()
