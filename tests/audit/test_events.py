@@ -226,3 +226,18 @@ def test_an_erased_payload_leaves_the_event(events, people, send, project, datab
         admin.execute("DELETE FROM audit.payloads WHERE index = %s", (before.index,))
     (after,) = events.ListProjectEvents(request, metadata=people.root).events
     assert after.envelope == before.envelope and not after.payload and not after.salt
+
+
+@pytest.mark.parametrize("field", ["resource", "source", "actor", "request_id"])
+def test_a_nul_in_a_filter_is_the_callers_fault(events, people, field):
+    with refused("INVALID_ARGUMENT", "VALUE_NOT_STORABLE"):
+        events.ListEvents(pb.ListEventsRequest(filter=pb.EventFilter(**{field: "a\0b"})), metadata=people.root)
+
+
+@pytest.mark.parametrize("seconds", [-(10**12), 10**12, 2**62])
+def test_a_time_that_no_calendar_knows(events, people, seconds):
+    request = pb.ListEventsRequest()
+    request.filter.min_event_time.seconds = seconds
+    with refused("INVALID_ARGUMENT", "TIME_INVALID") as refusal:
+        events.ListEvents(request, metadata=people.root)
+    assert refusal.fields == {"min_event_time"}

@@ -92,6 +92,11 @@ def test_bad_requests(access, changes, field):
         access.ListAccessibleProjects(pb.ListAccessibleProjectsRequest(subject="", permission="a.b"))
 
 
+def test_a_nul_in_a_subject_is_the_callers_fault(access):
+    with refused("INVALID_ARGUMENT", "VALUE_NOT_STORABLE"):
+        check(access, "catalog.datasets.get", "projects/p", subject="a\0b")
+
+
 def test_only_services_may_ask(process, pki, people):
     request = pb.CheckAccessRequest(subject="alice", permission="catalog.datasets.get")
     for peer, allowed in (("catalog", True), ("lineage", True), ("audit", True), ("policy", False)):

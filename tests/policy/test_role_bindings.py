@@ -1,7 +1,9 @@
 """RoleBindingService over mTLS: who has which role, and who may say so."""
 
+import base64
 import json
 import uuid
+from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
@@ -9,6 +11,7 @@ import sqlalchemy as sa
 from animus.policy.v1 import role_binding_pb2 as pb
 from animus.policy.v1 import role_binding_pb2_grpc as rpc
 from animus.type.v1.list_order_pb2 import ListOrder
+from animus_kit.server.paging import Page
 from tests.services import refused
 
 VIEWER, EDITOR, ADMIN = pb.RoleBinding.ROLE_VIEWER, pb.RoleBinding.ROLE_EDITOR, pb.RoleBinding.ROLE_ADMIN
@@ -140,6 +143,21 @@ def test_filter_by_member(bindings, people, project):
 def test_a_bad_page_token(bindings, people, project, token):
     with refused("INVALID_ARGUMENT", "PAGE_TOKEN_INVALID"):
         bindings.ListRoleBindings(pb.ListRoleBindingsRequest(parent=project, page_token=token), metadata=people.root)
+
+
+def test_page_tokens_that_somebody_made(bindings, people, project):
+    """The token's question can be computed by anybody, so its key may hold anything."""
+    request = pb.ListRoleBindingsRequest(parent=project)
+    page = Page.parse(request)
+    now = datetime.now(UTC)
+    keys = [(1, "n"), ("x", "n"), (now, 5), ("2026-01-01", "n"), (now,), (now, "n", "m"), (now, now), (True, "n")]
+    for token in (*(page.token(*key) for key in keys), base64.urlsafe_b64encode(b"[" * 90_000).decode()):
+        request.page_token = token
+        with refused("INVALID_ARGUMENT", "PAGE_TOKEN_INVALID"):
+            bindings.ListRoleBindings(request, metadata=people.root)
+    request.page_token = page.token(now, "\0")
+    with refused("INVALID_ARGUMENT", "VALUE_NOT_STORABLE"):
+        bindings.ListRoleBindings(request, metadata=people.root)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,15 @@ import sqlalchemy.exc
 
 from animus_kit import trace
 from animus_kit.actor import Actor
-from animus_kit.errors import Aborted, AppError, DeadlineExceeded, Internal, Unauthenticated, Unavailable
+from animus_kit.errors import (
+    Aborted,
+    AppError,
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    Unauthenticated,
+    Unavailable,
+)
 from animus_kit.log import get_logger
 from animus_kit.server import metrics
 from animus_kit.server.authz import Access, AccessDenied, DenialSink, PeerRefused, Row, Rows
@@ -62,6 +70,12 @@ class Conflict(Aborted):
     """Another transaction was faster. Trying again is safe."""
 
     reason = "TRANSACTION_CONFLICT"
+
+
+class ValueNotStorable(InvalidArgument):
+    """A text with a NUL, or a number beyond what a column holds."""
+
+    reason = "VALUE_NOT_STORABLE"
 
 
 class Malformed:
@@ -170,6 +184,10 @@ def _as_app_error(error: BaseException) -> AppError:
         if remote.code in _PASSING:
             return DependencyUnavailable("a service that this call needs does not answer", retry_after=1.0)
         return _unexpected(error)
+    if isinstance(error, sqlalchemy.exc.DataError):
+        # Texts in filters have no pattern of their own, and PostgreSQL holds no NUL.
+        log.warning("a value that the database cannot hold", error=str(error.orig))
+        return ValueNotStorable("a value of the request is nothing that a database can hold, for example a NUL")
     if isinstance(error, sqlalchemy.exc.DBAPIError):
         state = getattr(error.orig, "sqlstate", None) or ""
         # Class 40: serialization failures and deadlocks; 55P03: lock_timeout.

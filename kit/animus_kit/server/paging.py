@@ -29,6 +29,16 @@ class PageTokenInvalid(InvalidArgument):
     reason = "PAGE_TOKEN_INVALID"
 
 
+class TimeInvalid(InvalidArgument):
+    """A time before the year 1 or after the year 9999."""
+
+    reason = "TIME_INVALID"
+
+    def __init__(self, field: str):
+        text = "is no time between the years 1 and 9999"
+        super().__init__(f"{field} {text}", violations=[FieldViolation(field, self.reason, text)])
+
+
 @dataclass(frozen=True)
 class Page:
     """One page of one question. after: the key of the last row of the page before; empty for the first page."""
@@ -60,7 +70,7 @@ class Page:
     ) -> tuple[list[Row[Any]], str]:
         """As fetch, ordered by (column, ascending) keys that together are unique and are selected by the query."""
         if self.after:
-            if len(self.after) != len(keys):
+            if len(self.after) != len(keys) or not all(map(_fits, self.after, (column for column, _ in keys))):
                 raise _invalid()
             query = query.where(_beyond(keys, self.after))
         ordered = query.order_by(*(column.asc() if ascending else column.desc() for column, ascending in keys))
@@ -85,14 +95,33 @@ def filtered(
     labels: ColumnElement[Any] | None = None,
 ) -> Select[Any]:
     """Applies min_create_time, max_create_time and labels (a JSONB column) of a List request."""
-    if request.HasField("min_create_time"):
-        query = query.where(create_time >= request.min_create_time.ToDatetime(tzinfo=UTC))
-    if request.HasField("max_create_time"):
-        query = query.where(create_time < request.max_create_time.ToDatetime(tzinfo=UTC))
+    if (earliest := moment(request, "min_create_time")) is not None:
+        query = query.where(create_time >= earliest)
+    if (latest := moment(request, "max_create_time")) is not None:
+        query = query.where(create_time < latest)
     wanted = dict(label.split("=", 1) for label in getattr(request, "labels", ()))
     if wanted and labels is not None:
         query = query.where(labels.contains(wanted))
     return query
+
+
+def moment(message: Any, field: str) -> datetime | None:
+    """A Timestamp field as an aware time; None where it is absent. Raises TimeInvalid: seconds and nanos of a message
+    can say what no calendar knows."""
+    if not message.HasField(field):
+        return None
+    try:
+        return getattr(message, field).ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise TimeInvalid(field) from None
+
+
+def _fits(value: Any, column: ColumnElement[Any]) -> bool:
+    """Whether a token's value can be compared with the column: a token is made by whoever likes to make one."""
+    try:
+        return isinstance(value, column.type.python_type)
+    except NotImplementedError:
+        return True
 
 
 def _beyond(keys: Sequence[tuple[ColumnElement[Any], bool]], after: Sequence[Any]) -> ColumnElement[bool]:
@@ -121,7 +150,7 @@ def _decode(token: str, question: str) -> tuple[Any, ...]:
     try:
         version, asked, key = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         values = tuple(_unpack(value) for value in key)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _invalid() from error
     if version != _VERSION or asked != question or not values:
         raise _invalid()

@@ -1,8 +1,7 @@
 """proto ⇄ domain for what several of audit's services share."""
 
-from datetime import UTC, datetime
-
 from animus.audit.v1 import event_pb2 as pb
+from animus_kit.server.paging import moment
 
 from ..store.events import Filter, StoredEvent
 
@@ -34,10 +33,6 @@ def filter_from_proto(message: pb.EventFilter, project: str | None = None) -> Fi
         source=message.source or None,
         actor=message.actor or None,
         request_id=message.request_id or None,
-        min_time=_time(message, "min_event_time"),
-        max_time=_time(message, "max_event_time"),
+        min_time=moment(message, "min_event_time"),
+        max_time=moment(message, "max_event_time"),
     )
-
-
-def _time(message: pb.EventFilter, field: str) -> datetime | None:
-    return getattr(message, field).ToDatetime(tzinfo=UTC) if message.HasField(field) else None
