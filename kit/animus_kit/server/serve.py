@@ -40,6 +40,8 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
     # Clients ping every 20 s (animus_kit.channel); below half of that they are told to calm down.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    # Peers are known by certificate; gRPC's own bandwidth probes count as pings, and cut idle connections otherwise.
+    ("grpc.http2.max_ping_strikes", 0),
     ("grpc.max_receive_message_length", 8 * 1024 * 1024),
     # Two processes must not share a port by accident.
     ("grpc.so_reuseport", 0),
