@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from animus.orchestrator.v1 import run_pb2
 from animus_kit.documents.plan import Plan
+from animus_orchestrator.domain.artifact import artifact_name
 from tests.orchestrator.samples import bindings, chain, digest
 from tests.orchestrator.world import until
 
@@ -31,10 +32,9 @@ def test_a_chain_runs_to_its_end(world, project, agent):
 
     (second,) = node.take()
     contract = node.contracts[second.attempt]
+    prepared_name = artifact_name(project.removeprefix("projects/"), "r1", "prepare", "out")
     prepared = digest(f"{node.contracts[first.attempt].action_digest}/out")
-    assert [(i.name, i.resource, i.manifest) for i in contract.inputs] == [
-        ("data", f"{project}/artifacts/r1-prepare-out", prepared)
-    ]
+    assert [(i.name, i.resource, i.manifest) for i in contract.inputs] == [("data", prepared_name, prepared)]
     node.running(second.attempt)
     node.succeed(second.attempt, metrics={"accuracy": 0.97})
 
@@ -44,8 +44,6 @@ def test_a_chain_runs_to_its_end(world, project, agent):
     assert steps["train"].metrics[0].value == 0.97
     assert steps["prepare"].outputs[0].manifest_digest == prepared
     commits = until(lambda: [e for e in world.events("orchestrator.attempt.committed") if e["run"] == run.name][1:])
-    assert commits[0]["inputs"] == [
-        {"mount": "data", "resource": f"{project}/artifacts/r1-prepare-out", "manifestDigest": prepared}
-    ]
+    assert commits[0]["inputs"] == [{"mount": "data", "resource": prepared_name, "manifestDigest": prepared}]
     assert commits[0]["by"] == f"agent/{node.name}"
     until(lambda: [e for e in world.events("orchestrator.run.succeeded") if e["resource"] == run.name])

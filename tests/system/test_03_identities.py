@@ -21,6 +21,8 @@ from animus_kit import pki
 from animus_kit.channel import dial
 from animus_kit.tls import TlsFiles
 
+# As /proc/net/tcp and tcp6 write 127.0.0.1, ::1 and ::ffff:127.0.0.1.
+LOOPBACK = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
 MTLS = (
     "catalog", "catalog-stream", "catalog-agent", "orchestrator", "orchestrator-stream", "dispatch", "policy",
     "lineage", "audit", "audit-stream",
@@ -78,7 +80,7 @@ def test_nothing_listens_in_clear_but_metrics_on_loopback(layout: Layout) -> Non
     found = listening(layout)
     assert {port for _, port in found} >= {layout.ports[name] for name in (*MTLS, "gateway", "enrollment")}
     for (address, port), owner in found.items():
-        assert address in ("0100007F", "00000000000000000000000001000000"), f"{owner} listens beyond loopback"
+        assert address in LOOPBACK, f"{owner} listens beyond loopback"
         if port not in metrics:
             assert speaks_tls(port), f"{owner} listens in clear on port {port}"
 

@@ -15,7 +15,7 @@ from animus_cli.stack.layout import Layout
 from tests.system.world import Client, Project, pipeline, step, wait_for
 
 # Long enough that a kill lands while it runs; the container itself is what waits.
-SCRIPT = "cp /animus/inputs/{source}/n /animus/outputs/out/n; sleep 1; echo {name} >> /animus/outputs/out/n"
+SCRIPT = "cat /animus/inputs/{source}/n > /animus/outputs/out/n; sleep 1; echo {name} >> /animus/outputs/out/n"
 
 
 @pytest.fixture(scope="module")

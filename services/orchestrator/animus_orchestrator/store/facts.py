@@ -13,8 +13,9 @@ from animus_kit.actor import Actor
 from animus_kit.db.outbox import Event, emit, emit_many
 from animus_kit.digest import sha256_hex
 from animus_kit.documents.action import Action
+from animus_orchestrator.domain.artifact import artifact_name
 from animus_orchestrator.domain.run import Fact, RunGraph
-from animus_orchestrator.store.graph import Loaded, artifact_name
+from animus_orchestrator.store.graph import Loaded
 from animus_orchestrator.store.schema import attempts, steps
 
 SERVICE = "service/orchestrator"
@@ -144,7 +145,7 @@ def _commit(graph: RunGraph, step: str, row: Any) -> dict[str, Any]:
         "outputs": [
             {
                 "name": o.name,
-                "artifact": artifact_name(run, step, o.name),
+                "artifact": artifact_name(run.project, run.id, step, o.name),
                 "type": kinds[o.name].type,
                 "mediaType": kinds[o.name].media_type,
                 "manifestDigest": o.manifest_digest,
@@ -162,4 +163,4 @@ def input_resource(project: str, run_id: str, one: Mapping[str, str]) -> str:
     """The resource behind an input: a dataset version, or the artifact of an earlier step of the same run."""
     if one["kind"] == "dataset":
         return one["resource"]
-    return f"projects/{project}/artifacts/{run_id}-{one['step']}-{one['output']}"
+    return artifact_name(project, run_id, one["step"], one["output"])

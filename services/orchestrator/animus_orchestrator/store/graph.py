@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
+from animus_orchestrator.domain.artifact import artifact_name
 from animus_orchestrator.domain.attempt import LIVE, Attempt, AttemptState, Output
 from animus_orchestrator.domain.failure import FailureClass
 from animus_orchestrator.domain.retry import RetryPolicy
@@ -244,17 +245,12 @@ def _attempt_row(uid: int, attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def artifact_name(run: Run, step: str, output: str) -> str:
-    """The name under which catalog projects an output; derived, so that nobody has to be asked."""
-    return f"projects/{run.project}/artifacts/{run.id}-{step}-{output}"
-
-
 def _output_row(run: Run, step: Step, output: Output) -> dict[str, Any]:
     return {
         "step_uid": step.uid,
         "name": output.name,
         "manifest_digest": output.manifest_digest,
-        "artifact": artifact_name(run, step.name, output.name),
+        "artifact": artifact_name(run.project, run.id, step.name, output.name),
         "file_count": output.file_count,
         "size_bytes": output.size_bytes,
     }
