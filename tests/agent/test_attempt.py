@@ -5,13 +5,14 @@ import threading
 import time
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from animus_agent.attempt import steps
 from animus_agent.attempt.failure import CANCELED, STALE, FailureClass
 from animus_agent.attempt.ports import Result
 from animus_agent.testing import EPOCH, MemoryReporter, World, limits
 from animus_kit.documents import manifest
-from animus_kit.documents.contract import Contract
+from animus_kit.documents.contract import Contract, Resources
 from animus_kit.documents.result import check_against, open_provenance
 from animus_kit.documents.sandbox import SandboxReport
 from animus_kit.testing.fixtures import requires_runc
@@ -202,3 +203,25 @@ def test_json_of_a_handle_survives(runc_world: World) -> None:
     assert Handle.from_json(handle.to_json()) == handle
     with pytest.raises(ValueError):
         Handle.from_json(json.dumps({"version": 99}))
+
+
+@pytest.mark.parametrize(
+    ("contract", "reason"),
+    [
+        ({"resources": Resources(cpu_millis=1, memory_bytes=1 << 20, gpu=1)}, "GPU_UNSUPPORTED"),
+        ({"required_capabilities": ("quantum",)}, "CAPABILITY_MISSING"),
+        ({"agent": "agents/another"}, "WRONG_AGENT"),
+        ({"grant_digest": "sha256:" + "0" * 64}, "GRANT_MISMATCH"),
+    ],
+)
+def test_contracts_that_are_refused_start_nothing(runc_world: World, contract: dict, reason: str) -> None:
+    assert failed(runc_world, "/bin/true", contract=contract) == (FailureClass.INFRASTRUCTURE, reason)
+    assert runc_world.driver.ids() == set()
+
+
+def test_a_contract_by_a_stranger_is_refused(runc_world: World) -> None:
+    order = runc_world.order("/bin/true")
+    runc_world.contract_key = Ed25519PrivateKey.generate()
+    reporter = MemoryReporter()
+    steps.execute(runc_world.attempt(order, reporter))
+    assert reporter.results[0].failure.reason == "KEY_UNKNOWN"

@@ -18,9 +18,11 @@ from animus_agent.attempt.attempt import Attempt
 from animus_agent.attempt.directory import AttemptDirectory, identifier
 from animus_agent.attempt.failure import CANCELED, LEASE_EXPIRED, STALE, Failure, FailureClass
 from animus_agent.attempt.ports import Ports, Result
+from animus_agent.files import boot_id
 from animus_agent.node import NodeParts
 from animus_agent.reporter import SpoolReporter, State
 from animus_agent.spool import Spool
+from animus_kit import retry
 from animus_kit.clock import Clock
 from animus_kit.documents import dsse
 from animus_kit.documents.contract import Contract
@@ -60,6 +62,7 @@ class Holdings:
         *,
         max_attempts: int,
         lease_margin: float,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._parts = parts
         self._spool = spool
@@ -68,6 +71,7 @@ class Holdings:
         self._changed = changed
         self._max_attempts = max_attempts
         self._margin = lease_margin
+        self._pause = pause
         self._lock = threading.RLock()
         self._held: dict[str, Held] = {}
         self.draining = False
@@ -171,7 +175,7 @@ class Holdings:
         for path in sorted(self._parts.attempts_dir.iterdir()):
             directory = AttemptDirectory(path)
             try:
-                name, contract, grant, _ = directory.load()
+                name, contract, grant, boot = directory.load()
             except (ValueError, OSError):
                 directory.remove()
                 continue
@@ -183,7 +187,8 @@ class Holdings:
             marks = directory.read("sandbox")
             if marks:
                 volumes.add(marks["volume"])
-            deadline = directory.read("lease").get("deadline", 0.0)
+            # On the monotonic clock, which another boot started anew: then it has run out.
+            deadline = directory.read("lease").get("deadline", 0.0) if boot == boot_id() else 0.0
             reporter = self._reporter(name)
             with self._lock:
                 held = self._hold(name, directory, contract, grant, deadline, reporter)
@@ -243,9 +248,8 @@ class Holdings:
         try:
             steps.execute(attempt, lambda name: marks.append((name, time.perf_counter())))
         except Exception:
-            # The report itself failed, say on a full disk. Left as it is, the lease runs out and the server knows.
             log.exception("an attempt could not be reported", attempt=attempt.name)
-            return
+            self._report_again(attempt)
         with self._lock:
             held.ended = True
         self._changed()
@@ -259,6 +263,15 @@ class Holdings:
             log.exception("an attempt could not be cleaned up", attempt=attempt.name)
         if held.forget:
             self._forget(attempt.name)
+
+    def _report_again(self, attempt: Attempt) -> None:
+        """A full disk, say. The attempt stays held, and nothing else of it is done, until its end is kept."""
+        for seconds in retry.backoff(1.0, 30.0):
+            self._pause(seconds)
+            try:
+                return steps.report(attempt)
+            except Exception as error:
+                log.error("still not reported", attempt=attempt.name, error_text=str(error))
 
     def _forget(self, name: str) -> None:
         with self._lock:

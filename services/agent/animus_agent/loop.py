@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from animus.agent.v1 import dispatch_pb2, dispatch_pb2_grpc
-from animus_agent import node
+from animus_agent import node, systemd
 from animus_agent.attempt.ports import Ports, Signer
 from animus_agent.blobs import GrantedBlobs
 from animus_agent.errors import IdentityError, SandboxUnavailable
@@ -111,6 +111,7 @@ class Agent:
             self._holdings.draining = True
             self._poke(state=True)
             return
+        systemd.notify("STOPPING=1")
         self._stopping.set()
         if self._session is not None:
             self._session.end("STOPPING")
@@ -127,6 +128,7 @@ class Agent:
                  failed=[f.name for f in self._features if not f.enforced],
                  gpus=len(self._parts.node.gpus.devices), gpu_reason=self._parts.node.gpus.reason)  # fmt: skip
         self._holdings.resume()
+        systemd.notify("READY=1")
 
     def _close(self) -> None:
         self._parts.quota.close()

@@ -23,7 +23,7 @@ UID_RANGES = 4096
 BACKSTOP_SECONDS = 60
 
 
-def check_supported(contract: Contract, features: set[str], gpus: int) -> None:
+def check_supported(contract: Contract, features: set[str]) -> None:
     """Refuses what this node cannot give; nothing is silently weakened. Raises ContractRefused."""
     action = contract.action
     missing = sorted(set(contract.required_capabilities) - features)
@@ -33,8 +33,9 @@ def check_supported(contract: Contract, features: set[str], gpus: int) -> None:
         raise ContractRefused("this agent gives no network", "NETWORK_UNSUPPORTED")
     if action.secrets:
         raise ContractRefused("this agent gives no secrets", "SECRETS_UNSUPPORTED")
-    if contract.resources.gpu > gpus:
-        raise ContractRefused(f"{contract.resources.gpu} GPUs asked for, {gpus} here", "GPU_UNAVAILABLE")
+    if contract.resources.gpu or action.accelerator:
+        # Until devices are bound into containers, running without them would weaken the order in silence.
+        raise ContractRefused("this agent gives no GPUs", "GPU_UNSUPPORTED")
     isolation = action.isolation
     ours = (action_document.HOSTNAME, action_document.UID, action_document.GID, action_document.SECCOMP_PROFILE)
     if (isolation.hostname, isolation.uid, isolation.gid, isolation.seccomp) != ours:

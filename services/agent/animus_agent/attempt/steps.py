@@ -44,7 +44,7 @@ def verify_contract(attempt: Attempt) -> None:
         raise ContractRefused(f"the contract is for {order.attempt}", "WRONG_ATTEMPT")
     attempt.contract, attempt.grant = order, grant
     enforced = {feature.name for feature in ports.features if feature.enforced}
-    prepare.check_supported(order, enforced, len(ports.host.gpus))
+    prepare.check_supported(order, enforced)
 
 
 def fetch_inputs(attempt: Attempt) -> None:
@@ -147,7 +147,7 @@ STEPS: tuple[Step, ...] = (
 def execute(attempt: Attempt, between: Callable[[str], None] = lambda name: None) -> None:
     """Runs the list. Returns when the result is with the reporter, or without one when the attempt was abandoned.
 
-    `between` is called with the name of each step before it; tests die there.
+    An error of the report itself is raised: the caller repeats `report` until it is kept. `between` is called with the name of each step before it; tests die there.
     """
     if attempt.directory.kill_intent() is not None:
         attempt.wake.set()
@@ -161,6 +161,8 @@ def execute(attempt: Attempt, between: Callable[[str], None] = lambda name: None
             except Abandoned:
                 raise
             except Exception as error:
+                if step is report:
+                    raise
                 attempt.failure = classify(error)
                 _end_container(attempt)
             if attempt.abandoned:
@@ -185,6 +187,9 @@ def classify(error: Exception) -> Failure:
     match error:
         case AttemptFailed():
             return error.failure
+        case ImageRefused(reason="IMAGE_DIGEST_MISMATCH"):
+            # Bytes that were damaged on their way or where they lie; nobody wrote such an image.
+            return Failure(FailureClass.INFRASTRUCTURE, error.reason, message)
         case OutputRefused() | CommandNotRunnable() | ImageRefused():
             return Failure(FailureClass.USER_ERROR, error.reason, message)
         case BlobError() | AgentError():

@@ -61,7 +61,7 @@ class LayerReader:
         if self._compressed.digest() != self._layer.digest:
             raise ImageRefused(f"layer digest: the bytes are not {self._layer.digest}", "IMAGE_DIGEST_MISMATCH")
         if self._plain.digest() != self._layer.diff_id:
-            raise ImageRefused(f"layer diff_id: the content is not {self._layer.diff_id}", "IMAGE_DIGEST_MISMATCH")
+            raise ImageRefused(f"layer diff_id: the content is not {self._layer.diff_id}", "IMAGE_DIFF_ID_MISMATCH")
 
     def _fill(self) -> None:
         chunk = next(self._chunks, None)
