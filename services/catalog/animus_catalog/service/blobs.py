@@ -12,7 +12,7 @@ from google.api.httpbody_pb2 import HttpBody
 from animus.catalog.v1 import blob_pb2 as pb
 from animus.catalog.v1 import blob_pb2_grpc
 from animus_catalog.blobs.receive import Receiver, Threads
-from animus_catalog.blobs.store import BlobStore
+from animus_catalog.blobs.store import READ_CHUNK, BlobStore
 from animus_catalog.domain.blobs import Scope
 from animus_catalog.domain.contents import Entry
 from animus_catalog.domain.errors import (
@@ -118,15 +118,18 @@ class BlobService(blob_pb2_grpc.BlobServiceServicer):
         if path:
             headers.append(("content-disposition", _disposition(path)))
         await context.send_initial_metadata(headers)
-        yield HttpBody(content_type=_OCTETS, data=piece)
-        offset += len(piece)
-        while offset < size:
-            piece = await self._read(digest, offset, size)
+        content_type = _OCTETS
+        while True:
+            for start in range(0, max(len(piece), 1), CHUNK):
+                yield HttpBody(content_type=content_type, data=piece[start : start + CHUNK])
+                content_type = ""  # said once
             offset += len(piece)
-            yield HttpBody(data=piece)
+            if offset >= size:
+                return
+            piece = await self._read(digest, offset, size)
 
     async def _read(self, digest: str, offset: int, size: int) -> bytes:
-        return await self._threads.run(self._blobs.read_range, digest, offset, min(CHUNK, size - offset))
+        return await self._threads.run(self._blobs.read_range, digest, offset, min(READ_CHUNK, size - offset))
 
     def _size(self, project: str, digest: str) -> int:
         with transaction(self._engine) as conn:
