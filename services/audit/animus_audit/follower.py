@@ -24,8 +24,9 @@ POLL_SECONDS = 1.0
 class Follower:
     """A task of the process: start(), stop(). Streams wait on it, all on one event loop."""
 
-    def __init__(self, engine: Engine, poll_seconds: float = POLL_SECONDS):
+    def __init__(self, engine: Engine, poll_seconds: float = POLL_SECONDS, channel: str = log_store.CHANNEL):
         self._engine = engine
+        self._channel = channel
         self._poll_seconds = poll_seconds
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log-follower", daemon=True)
@@ -79,7 +80,7 @@ class Follower:
 
     def _listen(self) -> None:
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
-            conn.exec_driver_sql(f"LISTEN {log_store.CHANNEL}")
+            conn.exec_driver_sql(f"LISTEN {self._channel}")
             driver = conn.connection.driver_connection
             while not self.stopping:
                 size = log_store.read_size(conn)
