@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -245,6 +246,26 @@ def test_the_quota_holds_for_writes_side_by_side(world):
     with world.engine.connect() as conn:
         count = sa.text("SELECT count(*) FROM staged_blobs WHERE attempt = :a")
         assert conn.scalar(count, {"a": world.attempt()}) == results.count("written") <= 3
+
+
+def test_a_write_that_is_tried_again_counts_once(world):
+    """Its connection broke, and the server has not noticed yet."""
+    content = os.urandom(2_000_000)
+    grant = world.grant(world.attempt(), write_bytes=len(content), write_blobs=1)
+    messages = write_messages(grant, digest_of(content), content)
+    begun, ended = threading.Event(), threading.Event()
+
+    def half():
+        yield messages[0]
+        begun.set()
+        ended.wait(20)
+
+    call = world.agent_blobs()._stub.WriteBlob.future(half(), timeout=20)
+    assert begun.wait(10)
+    world.write(grant, content)
+    call.cancel()
+    ended.set()
+    assert stat(world, grant, digest_of(content)).complete
 
 
 def test_a_write_goes_on(world):

@@ -194,6 +194,9 @@ def test_a_resumed_upload_whose_kept_part_was_wrong_is_refused(world):
     refused(world.blobs().UploadBlob, iter(part))
     resumed = upload_messages(world.project, digest, content, offset=2_000_000)
     assert refused(world.blobs().UploadBlob, iter(resumed)).reason == "DIGEST_MISMATCH"
+    # Nobody shall go on with it once more.
+    request = pb.GetUploadRequest(parent=world.project, digest=digest)
+    assert refused(world.blobs().GetUpload, request).reason == "UPLOAD_NOT_FOUND"
 
 
 def test_many_may_upload_the_same_at_once(world):

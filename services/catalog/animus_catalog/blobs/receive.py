@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from animus_catalog.blobs.staging import StagedFile, Staging
 from animus_catalog.blobs.store import BlobStore
 from animus_catalog.domain.blobs import Scope
-from animus_catalog.domain.errors import UploadIncomplete, UploadNotFound, UploadOffsetMismatch
+from animus_catalog.domain.errors import DigestMismatch, UploadIncomplete, UploadNotFound, UploadOffsetMismatch
 from animus_catalog.store import blobs as store
 from animus_kit.clock import Clock
 from animus_kit.db.engine import transaction
@@ -113,12 +113,21 @@ class Receiver:
     def _store(self, scope: Scope, file: StagedFile, settle: Callable[[sa.Connection], None]) -> None:
         try:
             self._blobs.adopt(file.finish(), file.digest)
-        except BaseException:
+        except BaseException as error:
             file.discard()
+            if isinstance(error, DigestMismatch):
+                self._forget(scope, file.digest)
             raise
         with transaction(self._engine) as conn:
             settle(conn)
             obsolete = store.drop_upload(conn, scope, file.digest)
+        if obsolete is not None:
+            self._staging.remove(obsolete)
+
+    def _forget(self, scope: Scope, digest: str) -> None:
+        """What is kept may be what was wrong, and going on with it would fail for ever."""
+        with transaction(self._engine) as conn:
+            obsolete = store.drop_upload(conn, scope, digest)
         if obsolete is not None:
             self._staging.remove(obsolete)
 

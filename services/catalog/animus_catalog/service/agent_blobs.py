@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -54,8 +53,9 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
         self._receiver = receiver
         self._threads = threads
         self._grants = grants
-        # What attempts are writing right now. Only the event loop touches it; a replica counts its own.
-        self._writing: defaultdict[str, Usage] = defaultdict(Usage)
+        # What attempts are writing right now: digest → (bytes, writers). Only the event loop touches it; a replica
+        # counts its own.
+        self._writing: defaultdict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
 
     async def ReadBlob(self, request: pb.ReadBlobRequest, context: Any) -> AsyncIterator[pb.ReadBlobResponse]:
         size = await self._threads.run(self._readable, request, current().peer.name)
@@ -79,7 +79,7 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
         def settle(conn: sa.Connection) -> None:
             self._stage(conn, grant, header.digest, header.size_bytes)
 
-        with self._reserved(grant, header.size_bytes):
+        with self._reserved(grant, header.digest, header.size_bytes):
             await self._receiver.receive(
                 scope_of(grant),
                 header.digest,
@@ -180,20 +180,26 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
         return pb.SealManifestResponse(file_count=contents.file_count, size_bytes=contents.size)
 
     @contextlib.contextmanager
-    def _reserved(self, grant: Grant, size: int) -> Iterator[None]:
-        """Counts a write while it lasts, so that unfinished ones cannot fill the disk beyond the quota."""
+    def _reserved(self, grant: Grant, digest: str, size: int) -> Iterator[None]:
+        """Counts a write while it lasts, so that unfinished ones cannot fill the disk beyond the quota.
+
+        One digest counts once: an agent whose connection broke writes again before this side has noticed.
+        """
         writing = self._writing[grant.attempt]
-        require_room(grant, writing, size)
-        self._writing[grant.attempt] = replace(writing, blobs=writing.blobs + 1, bytes=writing.bytes + size)
+        others = [other for key, (other, _) in writing.items() if key != digest]
+        require_room(grant, Usage(len(others), sum(others)), size)
+        _, writers = writing.get(digest, (size, 0))
+        writing[digest] = size, writers + 1
         try:
             yield
         finally:
-            writing = self._writing[grant.attempt]
-            left = replace(writing, blobs=writing.blobs - 1, bytes=writing.bytes - size)
-            if left.blobs:
-                self._writing[grant.attempt] = left
+            _, writers = writing[digest]
+            if writers > 1:
+                writing[digest] = size, writers - 1
             else:
-                del self._writing[grant.attempt]
+                del writing[digest]
+            if not writing:
+                self._writing.pop(grant.attempt, None)
 
 
 def _header(first: pb.WriteBlobRequest | None) -> pb.WriteBlobRequest:
