@@ -23,7 +23,7 @@ def make(batch: Batch, sessions: list[SessionState], limits: Limits) -> dict[str
     if not sessions:
         return {}
     names = {n for s in sessions for n in s.listed} | {n for s in sessions for n in s.given}
-    rows = queue.attempts_by_name(batch.conn, names)
+    rows = queue.attempts_by_name(batch.conn, names, documents={n for s in sessions for n in s.given})
     lease = Duration()
     lease.FromTimedelta(limits.agent_lease)
     return {s.agent.id: _directive(batch.touch(s), rows, lease) for s in sessions}

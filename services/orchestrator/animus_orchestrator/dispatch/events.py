@@ -79,7 +79,8 @@ def apply(batch: Batch, works: Sequence[EventsWork], contracts: Contracts, limit
             partial.setdefault(row.run_uid, set()).add(row.step_uid)
     state = _Pass(batch, contracts, limits, rows, graph_store.load(conn, whole | set(partial), partial=partial))
     # The rows were read before the runs were locked: sizes of logs may have grown since.
-    state.rows = queue.attempts_by_name(conn, rows)
+    ending = {r.name for r, e in own if e.WhichOneof("event") == "result"}
+    state.rows = queue.attempts_by_name(conn, rows, documents=ending)
 
     acks: dict[int, Ack] = {}
     for work in works:

@@ -38,6 +38,17 @@ class Loaded:
         return self.graph.run.uid
 
 
+# Actions and recipes are large, and no transition reads them.
+_STEP_COLUMNS = [
+    steps.c[name]
+    for name in (
+        "uid", "run_uid", "name", "ordinal", "state", "dependencies", "retry", "current_attempt", "ran_attempts",
+        "early_losses", "not_before", "quiet_at", "action_digest", "reason", "message", "ready_time", "start_time",
+        "end_time",
+    )
+]  # fmt: skip
+
+
 def db_now(conn: Connection) -> datetime:
     """The transaction's time: leases and backoffs are judged by the database's clock alone."""
     return conn.execute(sa.select(sa.func.now())).scalar_one()
@@ -74,7 +85,7 @@ def load(
     whole = [uid for uid in loaded if uid not in partial]
     some = [step for uid in loaded if uid in partial for step in partial[uid]]
     for row in conn.execute(
-        sa.select(steps).where(
+        sa.select(*_STEP_COLUMNS).where(
             (steps.c.run_uid == sa.any_(sa.literal(whole, sa.ARRAY(sa.BigInteger))))
             | (steps.c.uid == sa.any_(sa.literal(some, sa.ARRAY(sa.BigInteger))))
         )

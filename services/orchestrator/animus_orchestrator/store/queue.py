@@ -16,6 +16,11 @@ from animus_orchestrator.store.schema import attempts, runs, steps
 
 PAGE = 256
 
+# Written out rather than bound: a partial index is found only when its condition is seen while planning.
+_READY = sa.text("steps.state = 'READY'")
+_RETRYING = sa.text("steps.state = 'RETRYING'")
+_LIVE = sa.text(f"attempts.state IN ({', '.join(repr(state) for state in LIVE_STATES)})")
+
 
 def _array(values: Iterable[Any], kind: Any) -> sa.ColumnElement:
     return sa.any_(sa.literal(list(values), sa.ARRAY(kind)))
@@ -29,7 +34,7 @@ class Candidate:
 
 def any_ready(conn: Connection) -> bool:
     """Whether there is anything to lease: what most of the rounds of an idle system ask."""
-    return conn.execute(sa.select(sa.literal(1)).where(steps.c.state == "READY").limit(1)).first() is not None
+    return conn.execute(sa.select(sa.literal(1)).select_from(steps).where(_READY).limit(1)).first() is not None
 
 
 def candidates(conn: Connection, rooms: Sequence[Room], offset: int = 0) -> list[Candidate]:
@@ -42,7 +47,7 @@ def candidates(conn: Connection, rooms: Sequence[Room], offset: int = 0) -> list
             steps.c.gpus, steps.c.gpu_model, steps.c.platform, steps.c.capabilities,
         )
         .where(
-            steps.c.state == "READY",
+            _READY,
             steps.c.pool == _array({r.pool for r in rooms}, sa.Text),
             steps.c.cpu_millis <= max(r.cpu_millis for r in rooms),
             steps.c.memory_bytes <= max(r.memory_bytes for r in rooms),
@@ -167,8 +172,9 @@ class AttemptRow:
     cpu_millis: int
     memory_bytes: int
     gpu_uuids: tuple[str, ...]
-    contract: bytes
-    grant: bytes
+    contract: bytes | None
+    grant: bytes | None
+    """Both only where they were asked for."""
     log_size: int
     metric_count: int
 
@@ -177,23 +183,30 @@ class AttemptRow:
         return self.state in LIVE_STATES
 
 
-def _rows(conn: Connection, condition: sa.ColumnElement) -> list[AttemptRow]:
+def _rows(
+    conn: Connection, *conditions: sa.ColumnElement | sa.TextClause, documents: Iterable[str]
+) -> list[AttemptRow]:
+    """`documents`: names of the attempts whose contract and grant are read too; they are most of a row."""
     a = attempts.c
+    wanted = a.name == _array(set(documents), sa.Text)
     query = (
         sa.select(
             a.name, a.step_uid, a.number, a.run_uid, steps.c.name.label("step"), a.agent, a.instance_id, a.listed,
-            a.state, a.ran, a.lease_until, steps.c.cpu_millis, steps.c.memory_bytes, a.gpu_uuids, a.contract,
-            a.grant, a.log_size, a.metric_count,
+            a.state, a.ran, a.lease_until, steps.c.cpu_millis, steps.c.memory_bytes, a.gpu_uuids,
+            sa.case((wanted, a.contract), else_=None).label("contract"),
+            sa.case((wanted, a.grant), else_=None).label("grant"), a.log_size, a.metric_count,
         )
         .join(steps, steps.c.uid == a.step_uid)
-        .where(condition)
+        .where(*conditions)
     )  # fmt: skip
     return [AttemptRow(**{**row._mapping, "gpu_uuids": tuple(row.gpu_uuids)}) for row in conn.execute(query)]
 
 
-def attempts_by_name(conn: Connection, names: Iterable[str]) -> dict[str, AttemptRow]:
+def attempts_by_name(conn: Connection, names: Iterable[str], *, documents: Iterable[str] = ()) -> dict[str, AttemptRow]:
     wanted = set(names)
-    return {r.name: r for r in _rows(conn, attempts.c.name == _array(wanted, sa.Text))} if wanted else {}
+    if not wanted:
+        return {}
+    return {r.name: r for r in _rows(conn, attempts.c.name == _array(wanted, sa.Text), documents=documents)}
 
 
 def live_of(conn: Connection, agents: Iterable[str]) -> dict[str, AttemptRow]:
@@ -201,8 +214,7 @@ def live_of(conn: Connection, agents: Iterable[str]) -> dict[str, AttemptRow]:
     wanted = set(agents)
     if not wanted:
         return {}
-    condition = (attempts.c.agent == _array(wanted, sa.Text)) & attempts.c.state.in_(LIVE_STATES)
-    return {r.name: r for r in _rows(conn, condition)}
+    return {r.name: r for r in _rows(conn, attempts.c.agent == _array(wanted, sa.Text), _LIVE, documents=())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +229,7 @@ def expired(conn: Connection, limit: int = 500) -> list[Expired]:
     query = (
         sa.select(attempts.c.run_uid, steps.c.name, attempts.c.number)
         .join(steps, steps.c.uid == attempts.c.step_uid)
-        .where(attempts.c.state.in_(LIVE_STATES), attempts.c.lease_until < sa.func.now())
+        .where(_LIVE, attempts.c.lease_until < sa.func.now())
         .order_by(attempts.c.lease_until)
         .limit(limit)
     )
@@ -231,7 +243,7 @@ def still_expired(conn: Connection, run_uids: Iterable[int]) -> set[tuple[int, s
         .join(steps, steps.c.uid == attempts.c.step_uid)
         .where(
             attempts.c.run_uid == _array(run_uids, sa.BigInteger),
-            attempts.c.state.in_(LIVE_STATES),
+            _LIVE,
             attempts.c.lease_until < sa.func.now(),
         )
     )
@@ -242,7 +254,7 @@ def due_retries(conn: Connection, limit: int = 500) -> list[tuple[int, str]]:
     """(run, step) of steps whose backoff has passed."""
     query = (
         sa.select(steps.c.run_uid, steps.c.name)
-        .where(steps.c.state == "RETRYING", steps.c.not_before <= sa.func.now())
+        .where(_RETRYING, steps.c.not_before <= sa.func.now())
         .order_by(steps.c.not_before)
         .limit(limit)
     )
