@@ -1,0 +1,155 @@
+"""The command line without a gateway: help, usage, exit codes, the offline authority."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from animus_cli import base, exits, requirements
+from animus_cli.main import app
+from animus_client.errors import ClientError
+from animus_kit.errors import FieldViolation
+from animus_kit.status import RemoteError
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a command as somebody who has configured nothing."""
+    for name in [n for n in os.environ if n.startswith("ANIMUS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("ANIMUS_DIR", str(tmp_path / "stack"))
+    runner = CliRunner()
+    return lambda *arguments: runner.invoke(app, [str(a) for a in arguments])
+
+
+def commands(command: Any = None, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    command = command or typer.main.get_command(app)
+    if hasattr(command, "commands"):
+        return [leaf for name, inner in command.commands.items() for leaf in commands(inner, (*path, name))]
+    return [(path, command)]
+
+
+@pytest.mark.parametrize(("path", "command"), commands(), ids=lambda it: " ".join(it) if isinstance(it, tuple) else "")
+def test_every_command_explains_itself(path: tuple[str, ...], command: Any) -> None:
+    assert command.help, path
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert "--output" in options, path
+
+
+def test_every_command_of_the_product_is_there() -> None:
+    found = {" ".join(path) for path, _ in commands()}
+    wanted = {
+        "up", "down", "status", "login", "token", "doctor", "project create", "project list", "project show",
+        "dataset push", "dataset list", "dataset show", "dataset diff", "code push", "image import", "pipeline apply",
+        "pipeline validate", "pipeline show", "run plan", "run submit", "run watch", "run logs", "run list", "run show",
+        "run cancel", "model register", "model list", "model show", "artifact list", "artifact download", "lineage up",
+        "lineage down", "audit list", "agent join", "agent list", "pki init", "pki issue",
+    }  # fmt: skip
+    assert wanted <= found
+
+
+def test_without_a_gateway_it_says_what_to_do(run: Any) -> None:
+    done = run("project", "list")
+    assert done.exit_code == exits.REQUIREMENT
+    assert "NOT_CONFIGURED" in done.stderr and "animus up" in done.stderr
+    done = run("project", "list", "--output", "json")
+    assert json.loads(done.stderr)["error"]["reason"] == "NOT_CONFIGURED" and done.stdout == ""
+
+
+def test_usage_is_status_2(run: Any) -> None:
+    assert run("project", "create").exit_code == exits.USAGE
+    assert run("nonsense").exit_code == exits.USAGE
+    assert run("dataset", "push", ".").exit_code == exits.USAGE
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("INVALID_ARGUMENT", exits.ERROR),
+        ("PERMISSION_DENIED", exits.DENIED),
+        ("UNAUTHENTICATED", exits.DENIED),
+        ("NOT_FOUND", exits.NOT_FOUND),
+        ("UNAVAILABLE", exits.UNAVAILABLE),
+    ],
+)
+def test_errors_name_field_reason_and_next_step(code: str, status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    error = RemoteError(
+        code,
+        "PROJECT_EXISTS",
+        "taken \x1b[31mred",
+        request_id="r-1",
+        violations=[FieldViolation("project_id", "TAKEN", "is taken")],
+    )
+    with pytest.raises(typer.Exit) as caught, base.handled():
+        raise error
+    assert caught.value.exit_code == status
+    told = capsys.readouterr().err
+    assert "\x1b" not in told
+    for part in ("project_id: is taken [TAKEN]", "reason: PROJECT_EXISTS", "request: r-1", "next: choose another id"):
+        assert part in told
+
+
+def test_errors_of_this_side(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as caught, base.handled():
+        raise ClientError("LFS_POINTER", "big is a pointer")
+    assert caught.value.exit_code == exits.ERROR and "next: git lfs" in capsys.readouterr().err
+
+
+def test_a_machine_that_lacks_something_is_status_3(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirements, "missing", lambda: ["missing: runc (apt-get install runc)"])
+    done = run("up", "--detach")
+    assert done.exit_code == exits.REQUIREMENT and "apt-get install runc" in done.stderr
+    assert run("doctor").exit_code == exits.REQUIREMENT
+
+
+def test_an_offline_authority(run: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "authority"
+    assert run("pki", "init", "--dir", folder, "--trust-domain", "corp.example").exit_code == 0
+    assert run("pki", "init", "--dir", folder).exit_code == exits.ERROR, "a root is never overwritten"
+    assert (folder / "root.key").stat().st_mode & 0o777 == 0o600
+    first = json.loads(run("pki", "show", "--dir", folder, "--output", "json").stdout)
+    assert (first["trustDomain"], first["sequence"], len(first["keys"])) == ("corp.example", 1, 2)
+    assert run("pki", "rotate", "contract", "--dir", folder).exit_code == 0
+    second = json.loads(run("pki", "show", "--dir", folder, "--output", "json").stdout)
+    assert second["root"] == first["root"] and second["sequence"] == 2 and len(second["keys"]) == 3
+
+    assert run("pki", "issue", "catalog", "--dir", folder).exit_code == 0
+    assert run("pki", "issue", "public", "--dir", folder).exit_code == exits.USAGE
+    assert run("pki", "issue", "public", "--dir", folder, "--dns", "animus.corp.example").exit_code == 0
+    from cryptography import x509
+
+    found = x509.load_pem_x509_certificate((folder / "catalog" / "tls.crt").read_bytes())
+    names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["spiffe://corp.example/service/catalog"]
+    assert names.get_values_for_type(x509.DNSName) == ["catalog.corp.example"]
+
+
+def test_the_stack_lives_in_one_folder(run: Any, tmp_path: Path) -> None:
+    assert run("down").exit_code == 0, "nothing runs, nothing to end"
+
+
+def test_completion(tmp_path: Path) -> None:
+    environment = {**os.environ, "_ANIMUS_COMPLETE": "complete_bash", "COMP_WORDS": "animus run ", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [Path(sys.executable).parent / "animus"], env=environment, capture_output=True, text=True, timeout=30
+    )
+    assert "submit" in done.stdout.split()
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from animus_cli import main; import typer; typer.main.get_command(main.app);"
+        "print([m for m in ('grpc', 'cryptography', 'rich.table', 'sqlalchemy', 'alembic', 'psycopg') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
