@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import uuid
 
 import pytest
@@ -136,6 +138,11 @@ def test_a_page_token_belongs_to_its_question(world):
     token = caller.ListProjects(pb.ListProjectsRequest(page_size=1)).next_page_token
     other = pb.ListProjectsRequest(page_size=1, page_token=token, labels=["a=b"])
     assert refused(caller.ListProjects, other).reason == "PAGE_TOKEN_INVALID"
+    version, question, (time, _) = json.loads(base64.urlsafe_b64decode(token + "=="))
+    for key in (["x", "y"], [time], [time, 5], [time, "\ud800"], []):
+        forged = base64.urlsafe_b64encode(json.dumps([version, question, key]).encode()).decode()
+        request = pb.ListProjectsRequest(page_size=1, page_token=forged)
+        assert refused(caller.ListProjects, request).reason == "PAGE_TOKEN_INVALID", key
     damaged = pb.ListProjectsRequest(page_token="nonsense")
     assert refused(caller.ListProjects, damaged).reason == "PAGE_TOKEN_INVALID"
 

@@ -164,7 +164,10 @@ def _pack(value: Any) -> Any:
 def _unpack(value: Any) -> Any:
     if isinstance(value, dict):
         return datetime.fromisoformat(value["t"])
-    if isinstance(value, str | int) and not isinstance(value, bool):
+    if isinstance(value, str):
+        value.encode()  # JSON can escape half of a character, which is a ValueError here and no text in a database
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise ValueError("not a key")
 
