@@ -327,3 +327,27 @@ def test_versions_are_listed_and_filtered(world):
     assert [version.name.rpartition("/")[2] for version in found] == ["v3", "v1"]
     missing = pb.ListDatasetVersionsRequest(parent=dataset + "x")
     assert refused(world.datasets().ListDatasetVersions, missing).reason == "DATASET_NOT_FOUND"
+
+
+@pytest.mark.parametrize("text", ["two\nlines\tand a tab", "\u0085\u2028\ufeff", "\U0001f600 \uffff", "x" * 4096])
+def test_free_text_of_any_kind_is_kept(world, text):
+    name = world.dataset("d", display_name=text, description=text)
+    assert world.datasets().GetDataset(pb.GetDatasetRequest(name=name)).display_name == text
+    made = world.version(
+        name,
+        {"a": b"1"},
+        source=text,
+        description=text,
+        schema=[pb.Column(name=text[:64], type="\x01")],
+        labels={"k": text.replace("\n", "").replace("\t", "")[:60]},
+    )
+    assert (made.source, made.schema[0].type) == (text, "\x01")
+
+
+def test_a_text_that_no_database_holds_is_refused(world):
+    digest = world.push({"a": b"1"})
+    request = create_version(world, world.dataset(), digest, schema=[pb.Column(name="a\0b", type="x")])
+    assert refused(world.datasets().CreateDatasetVersion, request).code == "INVALID_ARGUMENT"
+    name = world.version(world.dataset("other"), {"a": b"1"}).name
+    download = blob_pb2.DownloadDatasetVersionRequest(name=name, path="a\0b")
+    assert refused(world.blobs().DownloadDatasetVersion, download).code == "INVALID_ARGUMENT"
