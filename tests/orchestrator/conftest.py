@@ -1,4 +1,4 @@
-"""One orchestrator for each test module; every test uses a project and agents of its own."""
+"""One orchestrator for all tests of a worker; every test uses a project and agents of its own."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from tests.orchestrator.steering import Ask
 from tests.orchestrator.world import World
 
 
-@pytest.fixture(scope="module")
-def world(database: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+@pytest.fixture(scope="session")
+def world(postgres: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    database = postgres.database(("animus_orchestrator",))
     with World(database, tmp_path_factory.mktemp("pki")) as started:
         yield started
+    database.drop()
 
 
 @pytest.fixture

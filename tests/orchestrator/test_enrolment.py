@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import uuid
 from datetime import timedelta
 
@@ -163,6 +164,27 @@ def test_current_and_next_certificate_are_good_until_the_next_is_used(world, pro
     assert (error.code, error.reason) == ("UNAUTHENTICATED", "CERTIFICATE_SUPERSEDED")
     shown = world.agents.GetAgent(agent_pb2.GetAgentRequest(name=f"agents/{node.name}"), **world.as_user())
     assert shown.certificate_expire_time.seconds > 0
+
+
+def test_the_attestation_key_is_certified_again_before_its_time_is_over(world, project, agent):
+    node = agent()
+    with world.engine.begin() as conn:
+        conn.execute(
+            sa.text("UPDATE agents SET attestation_not_after = now() + interval '29 days' WHERE id = :i"),
+            {"i": node.name},
+        )
+    renew(node, *pki.new_csr())
+    (event,) = until(
+        lambda: [e for e in world.events("orchestrator.agent.attestation-renewed") if e["resource"].endswith(node.name)]
+    )
+    payload, _ = dsse.verify(
+        base64.b64decode(event["attestationCertificate"]),
+        AttestationCertificate.NOUN,
+        [world.pki.attestation.public_key()],
+    )
+    attested = AttestationCertificate.from_bytes(payload)
+    assert attested.serial == 2
+    assert pki.raw_public_key(attested.key()) == pki.raw_public_key(node.attestation.public_key())
 
 
 def test_a_revoked_or_unknown_agent_is_not_let_in(world, project, agent):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 
 from animus.agent.v1 import dispatch_pb2 as pb
 from animus_kit import pki
@@ -141,3 +142,19 @@ def test_placement_keeps_to_pool_project_room_and_capability(world, project, age
     fits = agent()
     fits.connect()
     fits.take()
+
+
+def test_a_step_of_which_no_contract_can_be_made_fails_alone(world, project, agent):
+    broken = world.submit(project, chain())
+    with world.engine.begin() as conn:
+        conn.execute(
+            sa.text("UPDATE steps SET timeout_seconds = 0 WHERE name = 'prepare' AND project = :p"),
+            {"p": project.removeprefix("projects/")},
+        )
+    sound = world.submit(project, single())
+    node = agent()
+    node.connect()
+    (one,) = node.take()
+    assert one.attempt.startswith(sound.name)
+    assert world.state(broken.name) == "FAILED" and world.run(broken.name).state_reason == "CONTRACT_INVALID"
+    assert world.step_state(broken.name, "train") == "SKIPPED"

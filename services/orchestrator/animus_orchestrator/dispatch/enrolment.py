@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -87,16 +87,7 @@ class Enrolment:
     ) -> enrollment_pb2.EnrollResponse:
         now = self._clock.now()
         certificate = self._authority.sign(request.tls_csr, token.agent, now)
-        attestation_key = Ed25519PublicKey.from_public_bytes(request.attestation_public_key)
-        attested = AttestationCertificate(
-            agent=f"agents/{token.agent}",
-            serial=1,
-            key_id=dsse.key_id(attestation_key),
-            public_key=encode_key(attestation_key),
-            not_before=now,
-            not_after=now + ATTESTATION_LIFETIME,
-        )
-        envelope = dsse.sign(attested.to_bytes(), AttestationCertificate.NOUN, self._key)
+        attested, envelope = self._attest(token.agent, request.attestation_public_key, 1, now)
         made = store.insert(
             conn,
             {
@@ -145,6 +136,41 @@ class Enrolment:
         log.info("agent enrolled", agent=token.agent, pool=token.pool)
         return response
 
+    def _attest(
+        self, agent_id: str, public_key: bytes, serial: int, now: datetime
+    ) -> tuple[AttestationCertificate, bytes]:
+        key = Ed25519PublicKey.from_public_bytes(public_key)
+        attested = AttestationCertificate(
+            agent=f"agents/{agent_id}",
+            serial=serial,
+            key_id=dsse.key_id(key),
+            public_key=encode_key(key),
+            not_before=now,
+            not_after=now + ATTESTATION_LIFETIME,
+        )
+        return attested, dsse.sign(attested.to_bytes(), AttestationCertificate.NOUN, self._key)
+
+    def _attest_again(self, conn: Connection, found: store.AgentRecord) -> None:
+        """Certifies the same attestation key anew when a third of its time is left.
+
+        Whoever verifies a statement finds the certificate in the log, so that the agent need not hold it.
+        """
+        now = self._clock.now()
+        if found.attestation_not_after - now > ATTESTATION_LIFETIME / 3:
+            return
+        last = AttestationCertificate.from_bytes(
+            dsse.open_unverified(found.attestation_certificate, AttestationCertificate.NOUN)[0]
+        )
+        attested, envelope = self._attest(found.agent.id, found.attestation_key, last.serial + 1, now)
+        store.set_attestation(conn, found.agent.id, envelope, attested.not_after)
+        emit_agent(
+            conn,
+            "orchestrator.agent.attestation-renewed",
+            found.agent.id,
+            {"attestationKeyId": attested.key_id, "attestationCertificate": base64.b64encode(envelope).decode()},
+            agent_actor(found.agent.id),
+        )
+
     def renew(
         self, agent_id: str, serial: str, request: dispatch_pb2.RenewCertificateRequest
     ) -> dispatch_pb2.RenewCertificateResponse:
@@ -155,6 +181,7 @@ class Enrolment:
         digest = key_digest(request.tls_csr)
         with transaction(self._engine) as conn:
             found = sessions.admit(conn, agent_id, serial)
+            self._attest_again(conn, found)
             pem = found.next_certificate
             # The same key again: the first answer may have been lost. (After a promotion there is no next.)
             if serial == found.next_serial or found.next_key_digest != digest or pem is None:

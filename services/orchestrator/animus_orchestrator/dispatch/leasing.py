@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from animus_kit.documents.errors import DocumentError
+from animus_kit.log import get_logger
 from animus_orchestrator.dispatch.contracts import Contracts
 from animus_orchestrator.dispatch.work import SessionState, Size
 from animus_orchestrator.domain.errors import StaleAttempt
 from animus_orchestrator.domain.scheduler import Placement, place
+from animus_orchestrator.domain.step import StepState
 from animus_orchestrator.store import graph as graph_store
 from animus_orchestrator.store import queue
 from animus_orchestrator.store.facts import emit_facts
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from animus_orchestrator.dispatch.writer import Batch, Limits
 
 
+log = get_logger(__name__)
 MAX_PAGES = 4
 """How far to look behind steps that fit nowhere now."""
 
@@ -45,13 +49,20 @@ def lease(batch: Batch, sessions: list[SessionState], contracts: Contracts, limi
     loaded = graph_store.load(batch.conn, partial, partial=partial, skip_locked=True)
     plans = queue.step_plans(batch.conn, [p.step_uid for p in placements])
     rows: list[queue.Lease] = []
+    poisoned: list[tuple[queue.StepPlan, str]] = []
     given: dict[str, list[str]] = {}
     for p in placements:
         one = loaded.get(run_of[p.step_uid])
         plan = plans.get(p.step_uid)
         if one is None or plan is None:
             continue
-        row = _lease_one(batch, one, plan, p, by_agent[p.agent], contracts)
+        try:
+            row = _lease_one(batch, one, plan, p, by_agent[p.agent], contracts)
+        except DocumentError as error:
+            # Planned by another release, perhaps. It must not keep everybody else's work from being leased.
+            log.exception("no contract can be made of a step", run=plan.run_name, step=plan.step)
+            poisoned.append((plan, f"{error.reason}: {error}"))
+            continue
         if row is None:
             continue
         rows.append(row)
@@ -61,7 +72,18 @@ def lease(batch: Batch, sessions: list[SessionState], contracts: Contracts, limi
     queue.insert_leases(batch.conn, rows, limits.lease)
     graph_store.save(batch.conn, loaded.values(), new_attempts=frozenset((r.step_uid, r.number) for r in rows))
     emit_facts(batch.conn, loaded.values())
+    _refuse(batch, poisoned)
     return given
+
+
+def _refuse(batch: Batch, poisoned: list[tuple[queue.StepPlan, str]]) -> None:
+    if not poisoned:
+        return
+    loaded = graph_store.load(batch.conn, [plan.run_uid for plan, _ in poisoned])
+    for plan, message in poisoned:
+        loaded[plan.run_uid].graph.refuse(plan.step, "CONTRACT_INVALID", message[:1024], batch.now)
+    graph_store.save(batch.conn, loaded.values())
+    emit_facts(batch.conn, loaded.values())
 
 
 def _lease_one(
@@ -72,15 +94,19 @@ def _lease_one(
     session: SessionState,
     contracts: Contracts,
 ) -> queue.Lease | None:
+    step = one.graph.steps.get(plan.step)
+    if step is None or step.state is not StepState.READY:
+        return None  # somebody else was first
+    number = step.current_attempt + 1
+    name = f"{plan.run_name}/steps/{plan.step}/attempts/{number}"
+    contract, grant = contracts.issue(plan, name, number, placement.agent, batch.now)
     try:
-        attempt = one.graph.lease(plan.step, placement.agent, batch.now)
-    except (StaleAttempt, KeyError):
-        return None  # somebody else was first, or the run is being canceled
-    name = f"{plan.run_name}/steps/{plan.step}/attempts/{attempt.number}"
-    contract, grant = contracts.issue(plan, name, attempt.number, placement.agent, batch.now)
+        one.graph.lease(plan.step, placement.agent, batch.now)
+    except StaleAttempt:
+        return None  # the run is being canceled
     return queue.Lease(
         step_uid=plan.step_uid,
-        number=attempt.number,
+        number=number,
         run_uid=plan.run_uid,
         name=name,
         agent=placement.agent,

@@ -19,6 +19,8 @@ log = get_logger(__name__)
 MAX_UNANSWERED = 64
 """Messages of one agent that wait for the database; beyond that its stream is not read."""
 
+BURST_SECONDS = 0.02
+
 
 class Link:
     """One agent's stream: answers in the order of the questions, and pushes in between."""
@@ -134,6 +136,8 @@ class Links:
                 if self._links and not self.draining:
                     everyone = tuple(link.session for link in self._links.values())
                     self._send(await self._batcher.submit(Look(everyone, only_work=True)))
+                # A burst of notices is one look: the first is answered at once, those behind it together.
+                await asyncio.sleep(BURST_SECONDS)
             except Exception:  # the database is away: the next round looks again
                 log.exception("looking for work failed")
                 self._dirty |= dirty

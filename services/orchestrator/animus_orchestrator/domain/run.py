@@ -99,6 +99,19 @@ class RunGraph:
         self.facts.append(Fact("attempt.leased", name, leased.number))
         return leased
 
+    def refuse(self, name: str, reason: str, message: str, now: datetime) -> bool:
+        """READY → FAILED without an attempt: no contract can be made of it. Tells whether anything changed."""
+        step = self.steps[name]
+        if step.state is not StepState.READY or self.run.terminal:
+            return False
+        self._put(replace(step, state=StepState.FAILED, reason=reason, message=message, end_time=now))
+        self.facts.append(Fact("step.failed", name))
+        if not self.run.reason:
+            self._put_run(replace(self.run, reason=reason, message=f"step {name}: {message}"[:4096]))
+        self._skip_after(name, now)
+        self._settle(now)
+        return True
+
     def report(self, name: str, number: int, state: AttemptState, now: datetime) -> bool:
         """Applies a reported state of a live attempt; tells whether anything changed. Raises: StaleAttempt."""
         step, before = self.current(name, number)

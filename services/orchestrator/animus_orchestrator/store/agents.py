@@ -23,6 +23,7 @@ class AgentRecord:
     claimed: bytes | None
     attestation_key: bytes
     attestation_certificate: bytes
+    attestation_not_after: datetime
     serial: str
     next_serial: str | None
     next_certificate: bytes | None
@@ -51,6 +52,7 @@ def record(row: Any) -> AgentRecord:
         claimed=row.claimed,
         attestation_key=row.attestation_key,
         attestation_certificate=row.attestation_certificate,
+        attestation_not_after=row.attestation_not_after,
         serial=row.serial,
         next_serial=row.next_serial,
         next_certificate=row.next_certificate,
@@ -222,6 +224,14 @@ def set_next_certificate(
         .values(
             next_serial=serial, next_certificate=certificate, next_key_digest=key_digest, next_expire_time=expire_time
         )
+    )
+
+
+def set_attestation(conn: Connection, agent_id: str, certificate: bytes, not_after: datetime) -> None:
+    conn.execute(
+        sa.update(agents)
+        .where(agents.c.id == agent_id)
+        .values(attestation_certificate=certificate, attestation_not_after=not_after)
     )
 
 
