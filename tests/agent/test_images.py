@@ -1,5 +1,6 @@
 """Images as an enemy would make them, and as they should be."""
 
+import errno
 import gzip
 import io
 import json
@@ -31,6 +32,16 @@ def member(name: str, kind: bytes, target: str = "", mode: int = 0o644) -> tarfi
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.mode = kind, target, mode
     return info
+
+
+def extended(headers: dict[str, str], data: bytes = b"") -> bytes:
+    """A layer of one file `x` with PAX headers of our own."""
+    info = member("x", tarfile.REGTYPE)
+    info.size, info.pax_headers = len(data), headers
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
 
 
 def tree(root: Path) -> set[str]:
@@ -118,6 +129,14 @@ REFUSED: dict[str, tuple[Callable[[], list[bytes]], str]] = {
     "too many entries": (lambda: [layer({f"f{i}": b"" for i in range(300)})], "IMAGE_TOO_MANY_ENTRIES"),
     "too large": (lambda: [layer({"x": bytes(5 << 20)}), layer({"y": bytes(5 << 20)})], "IMAGE_TOO_LARGE"),
     "too deep": (lambda: [layer({"/".join("d" * 1 for _ in range(150)): b""})], "IMAGE_PATH_INVALID"),
+    "sparse": (lambda: [layer({"x": member("x", tarfile.GNUTYPE_SPARSE)})], "IMAGE_ENTRY_TYPE"),
+    # A kilobyte that unpacks to 32 MiB of zeros, four times what the image may be.
+    "sparse by header": (
+        lambda: [extended({"GNU.sparse.map": "0,1", "GNU.sparse.realsize": str(32 << 20)}, b"1")],
+        "IMAGE_ENTRY_TYPE",
+    ),
+    "infinite time": (lambda: [extended({"mtime": "inf"})], "IMAGE_LAYER_INVALID"),
+    "NUL in a name": (lambda: [extended({"path": "a\0b"})], "IMAGE_LAYER_INVALID"),
     "no tar": (lambda: [b"this is no tar archive" * 100], "IMAGE_LAYER_INVALID"),
 }
 
@@ -226,3 +245,15 @@ def test_concurrent_pulls_fetch_once(cache: ImageCache, blobs: MemoryBlobs) -> N
     for thread in threads:
         thread.join()
     assert blobs.reads.count(image) == 1
+
+
+def test_a_full_disk_is_not_the_images_fault(
+    cache: ImageCache, blobs: MemoryBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr("animus_agent.images.unpack.os.write", full)
+    with pytest.raises(OSError) as failed:
+        unpacked(cache, blobs, layer({"a": b"x"}))
+    assert failed.value.errno == errno.ENOSPC

@@ -1,8 +1,8 @@
 """Applies one layer to a folder, as if the layer had been written by an enemy (OCI image-spec 1.1, "Layers").
 
 Every path is opened relative to the root by openat2(2) with RESOLVE_IN_ROOT, so that the kernel itself keeps a link
-inside. Refused: absolute paths, `..`, devices, FIFOs, hard links to anything but a regular file, the same path twice,
-names beyond bounds. Modes lose setuid, setgid and sticky, and gain read for all: the root belongs to the host's root
+inside. Refused: absolute paths, `..`, devices, FIFOs, hard links to anything but a regular file, sparse files, the same
+path twice, names beyond bounds. Modes lose setuid, setgid and sticky, and gain read for all: the root belongs to the host's root
 and is only ever read.
 
 Whiteouts hide what lower layers hold, never what their own layer adds, whichever comes first.
@@ -11,6 +11,7 @@ Whiteouts hide what lower layers hold, never what their own layer adds, whicheve
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import stat
 import struct
@@ -28,6 +29,8 @@ _SYS_OPENAT2 = 437
 _RESOLVE_NO_XDEV, _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 1, 2, 16
 _MAX_HEADER_BYTES = 1 << 20
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+# Failures of this node, which say nothing about the image.
+_OURS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS})
 
 
 class _TarInfo(tarfile.TarInfo):
@@ -38,8 +41,13 @@ class _TarInfo(tarfile.TarInfo):
         if self.type in (*special, tarfile.GNUTYPE_LONGLINK) and self.size > _MAX_HEADER_BYTES:
             raise ImageRefused("a tar header is too large", "IMAGE_LAYER_INVALID")
         if self.type == tarfile.GNUTYPE_SPARSE:
-            raise ImageRefused("sparse entries are not part of OCI layers", "IMAGE_ENTRY_TYPE")
+            raise _sparse()
         return super()._proc_member(archive)
+
+
+def _sparse() -> ImageRefused:
+    """A few bytes of a sparse file become as many zeros as it likes, which no bound on the stream sees."""
+    return ImageRefused("sparse entries are not part of OCI layers", "IMAGE_ENTRY_TYPE")
 
 
 class Unpacker:
@@ -69,7 +77,12 @@ class Unpacker:
         except tarfile.TarError as error:
             # An empty layer is a tar archive of nothing but its end mark, which tarfile reads without complaint.
             raise ImageRefused(f"a layer is no tar archive: {error}", "IMAGE_LAYER_INVALID") from error
+        except (ValueError, OverflowError) as error:
+            # Extended headers may say anything: a NUL in a name, a size below zero, an infinite time.
+            raise ImageRefused(f"a layer holds a value that cannot be: {error}", "IMAGE_LAYER_INVALID") from error
         except OSError as error:
+            if error.errno in _OURS:
+                raise
             raise ImageRefused(f"a layer cannot be unpacked: {error}", "IMAGE_LAYER_INVALID") from error
 
     def finish(self) -> None:
@@ -171,6 +184,8 @@ class Unpacker:
             return
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE):
             raise ImageRefused(f"{member.name!r} is a device, FIFO or unknown entry", "IMAGE_ENTRY_TYPE")
+        if member.issparse():  # in the PAX forms, whose type is that of a regular file
+            raise _sparse()
         # A hard link may name the very path that it replaces only through another layer; resolve it first.
         source = self._link_source(member) if member.islnk() else None
         try:
