@@ -156,7 +156,7 @@ def send(pki, target, source, batch, seconds, go, counts, place) -> None:
 
 
 def make(source: str, generation: str, first: int, count: int) -> pb.AppendEventsRequest:
-    payload = build_payload("orchestrator.attempt.leased", {"attempt": "x" * 60, "agent": "node-1", "n": "y" * 100})
+    payload = build_payload(f"{source}.attempt.leased", {"attempt": "x" * 60, "agent": "node-1", "n": "y" * 100})
     request = pb.AppendEventsRequest(generation=generation)
     for seq in range(first, first + count):
         salt = os.urandom(32)
@@ -165,7 +165,7 @@ def make(source: str, generation: str, first: int, count: int) -> pb.AppendEvent
             source=source,
             generation=generation,
             seq=seq,
-            event_type="orchestrator.attempt.leased",
+            event_type=f"{source}.attempt.leased",
             time=datetime.now(UTC),
             project=f"projects/p{seq % 20}",
             resource=f"projects/p{seq % 20}/runs/r{seq // 10}/steps/train/attempts/1",

@@ -19,7 +19,6 @@ class Source:
     name: str
     generation: str = field(default_factory=lambda: str(uuid.uuid4()))
     project: str | None = None
-    event_type: str = "catalog.dataset.created"
     _seqs: itertools.count = field(default_factory=lambda: itertools.count(1))
 
     def make(self, seq: int, **changes) -> pb.SourceEvent:
@@ -31,7 +30,7 @@ class Source:
             "source": self.name,
             "generation": self.generation,
             "seq": seq,
-            "event_type": self.event_type,
+            "event_type": f"{self.name}.dataset.created",
             "time": TIME,
             "resource": f"{self.project or 'projects/p'}/datasets/d{seq}",
             "actor": "a-" + "0" * 32,

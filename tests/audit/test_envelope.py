@@ -66,6 +66,13 @@ def test_every_envelope_that_the_kit_builds_is_good():
         assert (leaf.project, leaf.request_id, leaf.actor) == (project, request_id, actor)
 
 
+def test_a_source_writes_its_own_events_only():
+    with pytest.raises(BadEnvelope, match="another source's"):
+        checked(rfc8785.dumps(document(eventType="orchestrator.attempt.committed")))
+    with pytest.raises(BadEnvelope, match="another source's"):
+        checked(rfc8785.dumps(document(eventType="catalogue.dataset.created")))
+
+
 @pytest.mark.parametrize(
     ("envelope", "problem"),
     [

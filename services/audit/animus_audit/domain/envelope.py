@@ -84,6 +84,9 @@ def check(source: str, generation: str, seq: int, envelope: bytes, payload: byte
     )
     if its_source != source:
         raise BadEnvelope("source is not the peer that sent it")
+    if not event_type.startswith(source + "."):
+        # Tails act on the type alone: whoever could write another's types could commit results, or stop every tail.
+        raise BadEnvelope("eventType is another source's")
     if its_generation != generation:
         raise BadEnvelope("generation is not the request's")
     if its_seq != str(seq):
