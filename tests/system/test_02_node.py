@@ -58,7 +58,6 @@ def seen(node_modules: Path, layout: Layout, project: Project, image: str) -> An
         "newProject": "made-from-node",
         "pipelineVersion": version,
         "step": "only",
-        "artifact": f"{project.name}/artifacts/from-node-only-result",
     }  # fmt: skip
     environment = {**os.environ, "NODE_PATH": str(node_modules)}
     done = subprocess.run(

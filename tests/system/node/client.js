@@ -55,14 +55,18 @@ async function main() {
   });
   const watched = await all(streams.WatchRun({ name: run.name }));
   seen.final = watched[watched.length - 1].final;
-  seen.state = (await call(runs, 'GetRun', { name: run.name })).state;
+  const ended = await call(runs, 'GetRun', { name: run.name });
+  seen.state = ended.state;
+  if (ended.state !== 'STATE_SUCCEEDED') throw new Error(`${ended.state} ${ended.stateReason} ${ended.stateMessage}`);
   const logs = await all(streams.ReadLogs({ name: `${run.name}/steps/${task.step}/attempts/1`, follow: true }));
   seen.log = Buffer.concat(logs.map((message) => message.data)).toString();
 
+  const step = await call(runs, 'GetStep', { name: `${run.name}/steps/${task.step}` });
+  const artifact = step.outputs[0].artifact;
   // The catalog learns of a commit from the log, a moment after the run has ended.
   for (let attempt = 0; ; attempt++) {
     try {
-      const parts = await all(blobs.DownloadArtifact({ name: task.artifact }));
+      const parts = await all(blobs.DownloadArtifact({ name: artifact }));
       const content = Buffer.concat(parts.map((part) => part.data));
       seen.bytes = content.length;
       seen.sha256 = crypto.createHash('sha256').update(content).digest('hex');
