@@ -14,7 +14,7 @@ from pathlib import Path
 from animus_agent.attempt import steps
 from animus_agent.sandbox import cgroup, quota
 from animus_agent.sandbox.runc import RuncDriver
-from animus_agent.testing import MemoryReporter, World
+from animus_agent.testing import MemoryReporter, World, limits
 
 
 def main(rounds: int) -> None:
@@ -23,6 +23,7 @@ def main(rounds: int) -> None:
     driver = RuncDriver(root / "runc", cgroup.detect("/animus-bench"))
     pool = quota.QuotaPool(quota.choose(root / "volumes", allow_tmpfs=False), spare=4)
     pool.start(set())
+    pool.prime(limits().output_bytes)
     world = World(root, driver, pool)
     marks: dict[str, list[float]] = {}
     floor, whole = [], []

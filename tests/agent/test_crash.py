@@ -51,17 +51,15 @@ def test_death_before_a_step(runc_world: World, step: str) -> None:
 def test_death_between_create_and_start(runc_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     order = runc_world.order("/bin/sh", "-c", SCRIPT, outputs=("o",))
     reporter = MemoryReporter()
-    original = RuncDriver._run
+    original = RuncDriver._release
 
-    def die_on_start(self, *arguments, **options):
-        if arguments[0] == "start":
-            raise Died
-        return original(self, *arguments, **options)
+    def die(self, container):
+        raise Died
 
-    monkeypatch.setattr(RuncDriver, "_run", die_on_start)
+    monkeypatch.setattr(RuncDriver, "_release", die)
     with pytest.raises(Died):
         steps.execute(runc_world.attempt(order, reporter))
-    monkeypatch.setattr(RuncDriver, "_run", original)
+    monkeypatch.setattr(RuncDriver, "_release", original)
     go_on(runc_world, order, reporter)
     assert reporter.results[0].failure is None
     assert reporter.text == b"ran\n"
@@ -111,3 +109,14 @@ def test_a_timeout_counts_through_a_restart(fake_world: World) -> None:
     attempt.ports.driver.start(attempt.handle)
     go_on(fake_world, order, reporter)
     assert reporter.results[0].failure.reason == "TIMEOUT"
+
+
+@requires_runc
+def test_a_container_that_does_not_answer_is_started_by_runc(
+    runc_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RuncDriver, "_release", lambda self, container: False)
+    order = runc_world.order("/bin/sh", "-c", SCRIPT, outputs=("o",))
+    reporter = MemoryReporter()
+    go_on(runc_world, order, reporter)
+    assert reporter.results[0].failure is None

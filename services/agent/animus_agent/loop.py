@@ -73,7 +73,7 @@ class Agent:
         self._about = self._identity.about()
         self._parts = node.assemble(settings)
         self._spool = Spool(settings.agent_state_dir / "spool.db", ids, max_log_bytes=settings.agent_spool_log_bytes)
-        self._spool.on_row = lambda: self._poke(state=False)
+        self._spool.on_row = lambda is_result: self._poke(state=False, at_once=is_result)
         self._features: tuple[Feature, ...] = ()
         self._session: Session | None = None
         self._blob_channel: grpc.Channel | None = None
@@ -238,7 +238,7 @@ class Agent:
             self._blob_channel = channel
         return channel
 
-    def _poke(self, *, state: bool) -> None:
+    def _poke(self, *, state: bool, at_once: bool = False) -> None:
         session = self._session
         if session is not None:
-            session.poke(state=state)
+            session.poke(state=state, at_once=at_once)

@@ -1,12 +1,14 @@
 """One session with dispatch: a stream on which each side states what it holds and what it wants.
 
 One task reads, one writes. The writer sends what the spool has and, at the interval or when something changed, the
-agent's whole state; nothing waits for an answer, and every answer may be late, lost or doubled.
+agent's whole state; nothing waits for an answer, and every answer may be late, lost or doubled. Results go at once; all
+other news waits a moment for more: each message costs dispatch a transaction, and a result would wait behind them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ log = get_logger(__name__)
 
 # Until dispatch has told its own.
 FIRST_INTERVAL = 5.0
+# How long news other than a result may wait. A step shorter than this is told in one message.
+GATHER_SECONDS = 0.1
 # Statuses whose answer may still come.
 REMEMBERED_STATUSES = 64
 
@@ -59,8 +63,10 @@ class Session:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self._state_changed = True
         self._interval = FIRST_INTERVAL
+        # When rows and state are to be sent, on the monotonic clock.
+        self._rows_at = math.inf
+        self._status_at = math.inf
         self._sequence = 0
         self._stated: OrderedDict[int, float] = OrderedDict()
         self._sent_seq: int | None = None
@@ -68,11 +74,15 @@ class Session:
         self.welcomed = False
         self.unschedulable = ""
 
-    def poke(self, *, state: bool) -> None:
+    def poke(self, *, state: bool, at_once: bool = False) -> None:
         """Something to send: rows in the spool, or with `state` a changed state."""
 
         def wake() -> None:
-            self._state_changed = self._state_changed or state
+            at = self._clock.monotonic() + (0.0 if at_once else GATHER_SECONDS)
+            if state:
+                self._status_at = min(self._status_at, at)
+            else:
+                self._rows_at = min(self._rows_at, at)
             self._wake.set()
 
         # A loop that is being closed has nobody left to wake.
@@ -111,24 +121,24 @@ class Session:
             status=self._status(),
         )
         yield pb.AgentMessage(hello=hello)
-        due = self._clock.monotonic() + self._interval
         while not self._ended.done():
-            left = due - self._clock.monotonic()
-            if left > 0 and not self._wake.is_set():
+            left = min(self._rows_at, self._status_at) - self._clock.monotonic()
+            if left > 0:
                 try:
-                    await asyncio.wait_for(self._wake.wait(), min(left, self._interval))
+                    await asyncio.wait_for(self._wake.wait(), left)
                 except TimeoutError:
                     pass
-            self._wake.clear()
+                self._wake.clear()
+                continue
             # Rows go before the state: an attempt that is told as ended is one whose result is on its way.
+            self._rows_at = math.inf
             while (events := self._events()) is not None:
                 yield pb.AgentMessage(events=events)
-            if self._state_changed or self._clock.monotonic() >= due:
-                due = self._clock.monotonic() + self._interval
+            if self._clock.monotonic() >= self._status_at:
                 yield pb.AgentMessage(status=self._status())
 
     def _status(self) -> pb.Status:
-        self._state_changed = False
+        self._status_at = self._clock.monotonic() + self._interval
         self._sequence += 1
         self._stated[self._sequence] = self._clock.monotonic()
         while len(self._stated) > REMEMBERED_STATUSES:
@@ -178,6 +188,8 @@ class Session:
                 log.error("trust bundle refused", reason=error.reason, message_text=str(error))
         self._spool.acknowledge(welcome.acknowledged_seq)
         self._sent_seq = welcome.acknowledged_seq
+        self._rows_at = self._clock.monotonic()
+        self._status_at = min(self._status_at, self._rows_at + self._interval)
         self.welcomed = True
         log.info("session opened", session=welcome.session, acknowledged_seq=welcome.acknowledged_seq)
         self._wake.set()
@@ -185,13 +197,13 @@ class Session:
     def _directive(self, directive: pb.Directive) -> None:
         # What the server says on its own answers our last word, at the latest.
         stated = self._stated.get(directive.status_sequence) or next(reversed(self._stated.values()))
-        for one in directive.attempts:
-            self._holdings.direct(one, stated)
+        # New work first: what is to be forgotten is removed from the disk, and can wait.
         for assignment in directive.assignments:
             self._holdings.assign(assignment)
+        for one in directive.attempts:
+            self._holdings.direct(one, stated)
         if directive.assignments:
-            self._state_changed = True
-            self._wake.set()
+            self.poke(state=True)
         if directive.unschedulable_reason != self.unschedulable:
             self.unschedulable = directive.unschedulable_reason
             log.warning("schedulability changed", reason=self.unschedulable or "SCHEDULABLE")

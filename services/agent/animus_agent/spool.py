@@ -58,7 +58,7 @@ class Cursors:
 
 
 class Spool:
-    """Safe for many threads. `on_row` is called after each commit that added rows.
+    """Safe for many threads. `on_row` is called after each commit that added rows, with whether one of them is a result.
 
     `max_log_bytes` bounds what undelivered log may take; beyond it chunks are dropped and the next one kept says so.
     """
@@ -69,7 +69,7 @@ class Spool:
         self._lock = threading.Lock()
         self._boot = boot()
         self._max_log_bytes = max_log_bytes
-        self.on_row: Callable[[], None] = lambda: None
+        self.on_row: Callable[[bool], None] = lambda is_result: None
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.execute("pragma journal_mode=wal")
@@ -99,7 +99,7 @@ class Spool:
             if added:
                 self._insert(attempt, "state", event)
         if added:
-            self.on_row()
+            self.on_row(False)
         return bool(added)
 
     def knows(self, attempt: str) -> bool:
@@ -109,7 +109,7 @@ class Spool:
     def state(self, attempt: str, event: bytes, *, durable: bool) -> None:
         with self._write(durable=durable):
             self._insert(attempt, "state", event)
-        self.on_row()
+        self.on_row(False)
 
     def log(self, attempt: str, bodies: list[tuple[bytes, bytes]], raw: int, text: int) -> None:
         """Chunks and how far the log was read. Each body comes twice: as it is, and marked as following a gap."""
@@ -122,7 +122,7 @@ class Spool:
                 self._cut.discard(attempt)
                 self._log_bytes += len(body)
             self._db.execute("update attempts set log_raw = ?, log_text = ? where name = ?", (raw, text, attempt))
-        self.on_row()
+        self.on_row(False)
 
     def points(self, attempt: str, body: bytes, count: int, offset: int) -> None:
         with self._write(durable=False):
@@ -130,7 +130,7 @@ class Spool:
             self._db.execute(
                 "update attempts set points = ?, points_offset = ? where name = ?", (count, offset, attempt)
             )
-        self.on_row()
+        self.on_row(False)
 
     def result(self, attempt: str, event: bytes) -> bool:
         """The end of an attempt, durably, once; False when it was told before."""
@@ -139,7 +139,7 @@ class Spool:
             if first:
                 self._insert(attempt, RESULT, event)
         if first:
-            self.on_row()
+            self.on_row(True)
         return bool(first)
 
     def cursors(self, attempt: str) -> Cursors:

@@ -25,10 +25,11 @@ def run(attempt: Attempt) -> None:
     if phase is Phase.PREPARED:
         attempt.check()
         _mark_start(attempt)
-        attempt.ports.reporter.state("RUNNING")
         driver.start(handle)
     elif phase is Phase.STARTING:
         driver.resume_start(handle)
+    # Told again by a process that adopts it: the one before may have died before it could.
+    attempt.ports.reporter.state("RUNNING")
     _watch(attempt)
     attempt.ports.reporter.state("FINISHING")
     attempt.collected = driver.collect(handle)

@@ -136,7 +136,8 @@ class FolderVolumes:
 
 
 class QuotaPool:
-    """Hands out volumes; keeps `spare` of each size that was asked for ready, and makes and removes in a thread.
+    """Hands out volumes; keeps `spare` of each primed size ready, and makes and removes in a thread. Other sizes are made
+    when they are asked for: a spare holds a loop device.
 
     A volume is renamed by nobody: an attempt remembers the name it was given, and `keep` says after a restart which
     names are still held, everything else is removed.
@@ -170,7 +171,7 @@ class QuotaPool:
     def take(self, size_bytes: int) -> tuple[str, Volume]:
         """A fresh, empty volume and its name. Raises SandboxUnavailable."""
         with self._wake:
-            waiting = self._ready[size_bytes]
+            waiting = self._ready.get(size_bytes)
             found = waiting.popleft() if waiting else None
             self._wake.notify()
         if found:
