@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import select
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +13,7 @@ from pathlib import Path
 
 from animus_agent.attempt import steps
 from animus_agent.sandbox import cgroup, quota
+from animus_agent.sandbox.driver import Handle
 from animus_agent.sandbox.runc import RuncDriver
 from animus_agent.testing import World
 from animus_kit.documents.contract import DEFAULT_LIMITS
@@ -44,19 +49,45 @@ def order(world: World) -> tuple[str, bytes, bytes]:
 
 
 def bare(world: World) -> float:
-    """Milliseconds of create, start, end and delete; nothing is checked, hashed, uploaded or told."""
+    """Milliseconds of create, start, end and delete by the two programs alone; nothing is checked, hashed, uploaded or
+    told, and no code of the agent runs in between."""
     attempt = world.attempt(order(world))
     for step in READY:
         step(attempt)
     handle = attempt.handle
-    assert handle is not None
+    assert handle is not None and isinstance(world.driver, RuncDriver)
     begin = time.perf_counter()
-    world.driver.start(handle)
-    while world.driver.status(handle, 10).name == "RUNNING":
-        pass
-    world.driver.destroy(handle)
+    run_container(world.driver.conmon_command(handle), handle)
     took = time.perf_counter() - begin
+    world.driver.remove(handle.id)
     world.quota.give_back(attempt.volume_name)
     attempt.held.close()
     attempt.directory.remove()
     return took * 1000
+
+
+def run_container(conmon: list[str], handle: Handle) -> None:
+    """Raises RuntimeError, CalledProcessError."""
+    runc = [conmon[conmon.index("-r") + 1], conmon[conmon.index("--runtime-arg") + 1]]
+    read_end, write_end = os.pipe()
+    created = subprocess.Popen(
+        conmon, env={"_OCI_SYNCPIPE": str(write_end), "PATH": os.environ["PATH"]}, pass_fds=[write_end]
+    )
+    os.close(write_end)
+    # conmon tells the pid of the created container, or a negative number.
+    with os.fdopen(read_end, "rb") as pipe:
+        told = json.loads(pipe.readline())
+    created.wait()
+    if told["data"] < 0:
+        raise RuntimeError(f"no container was created: {told}")
+    directory = Path(handle.directory)
+    monitor = os.pidfd_open(int((directory / "conmon.pid").read_text()))
+    try:
+        subprocess.run([*runc, "start", handle.id], check=True)
+        select.select([monitor], [], [], 60)
+    finally:
+        os.close(monitor)
+    code = (directory / "exits" / handle.id).read_text()
+    if code != "0":
+        raise RuntimeError(f"the bare container ended with {code}")
+    subprocess.run([*runc, "delete", handle.id], check=True)
