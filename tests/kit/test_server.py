@@ -36,7 +36,10 @@ BLOBS = "/animus.catalog.v1.BlobService/"
 class Verifier:
     """Takes the token for the subject; "bad" is refused."""
 
+    threads: set[str] = set()
+
     def verify(self, token: str) -> Claims:
+        self.threads.add(threading.current_thread().name)
         if token == "bad":
             raise TokenInvalid("not accepted")
         return Claims(token, ("team",), NOW, NOW)
@@ -295,6 +298,13 @@ def test_an_uploads_first_message_is_checked_and_all_reach_the_handler(stack: St
         with pytest.raises(grpc.RpcError) as caught:
             upload(stack, parent, token)
         assert failure(caught.value)[1] == reason
+
+
+def test_no_stream_waits_while_anothers_token_is_checked(stack: Stack) -> None:
+    """The issuer's keys may have to be fetched; the loop serves everybody."""
+    upload(stack, "projects/p")
+    assert Verifier.threads
+    assert "aio" not in Verifier.threads
 
 
 def test_streams_fail_before_and_after_their_first_message(stack: Stack) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -99,7 +99,9 @@ class Door:
     actor_key: bytes = b""
 
     def open(self, method: str, context: Any, remaining: float | None) -> tuple[Row, CallContext]:
-        """Names the caller. Raises AppError. context: gRPC's. remaining: seconds until the caller's deadline."""
+        """Names the calling process. Blocks nobody. Raises AppError.
+
+        context: gRPC's. remaining: seconds until the caller's deadline."""
         row = self.rows.get(method)
         if row is None:
             raise PeerRefused("no such method for anybody")
@@ -115,18 +117,26 @@ class Door:
         label = "agent" if peer.kind == "agent" else peer.label
         if label not in row.peers:
             raise PeerRefused(f"{peer.label} may not call {method}")
-        person = self._person(given.get("authorization", "")) if peer.kind == "gateway" else None
-        subject = person.subject if person else ""
         return row, CallContext(
             method=method,
             request_id=request_id,
             peer=peer,
-            subject=subject,
-            groups=person.groups if person else (),
-            token_issued_at=person.issued_at.timestamp() if person else None,
             deadline=deadline,
             stated_actor=given.get("animus-actor", "") if peer.kind == "service" else "",
-            actor=self._actor(peer, subject),
+            actor=self._actor(peer, ""),
+        )
+
+    def identify(self, ctx: CallContext, context: Any) -> CallContext:
+        """Names the person behind the gateway, by the bearer token. May wait for the issuer's keys. Raises AppError."""
+        if ctx.peer.kind != "gateway":
+            return ctx
+        person = self._person(dict(context.invocation_metadata()).get("authorization", ""))
+        return replace(
+            ctx,
+            subject=person.subject,
+            groups=person.groups,
+            token_issued_at=person.issued_at.timestamp(),
+            actor=self._actor(ctx.peer, person.subject),
         )
 
     def admit(self, row: Row, ctx: CallContext, request: Any) -> None:

@@ -72,6 +72,7 @@ class SyncInterceptor(grpc.ServerInterceptor):
             with _measured(method) as failed:
                 try:
                     row, ctx = door.open(method, context, _remaining(context))
+                    ctx = door.identify(ctx, context)
                     token = call.set(ctx)
                     # The thread is the pool's own, so that nobody else sees it.
                     trace.outgoing.set(self._outgoing)
@@ -149,6 +150,8 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
         """Passes the door; returns the request, or the checked requests."""
         remaining = context.time_remaining()
         row, ctx = self._door.open(method, context, remaining)
+        if ctx.peer.kind == "gateway":
+            ctx = await asyncio.get_running_loop().run_in_executor(self._pool, self._door.identify, ctx, context)
         call.set(ctx)
         if not many_requests:
             await self._admit(row, ctx, request)
