@@ -20,7 +20,7 @@ from animus_kit.documents.contract import Contract
 from animus_kit.ids import RandomIds
 from animus_orchestrator.dispatch.contracts import Contracts
 from animus_orchestrator.dispatch.reaper import Reaper
-from animus_orchestrator.dispatch.work import EventsWork, Open, StatusWork
+from animus_orchestrator.dispatch.work import Close, EventsWork, Open, StatusWork
 from animus_orchestrator.dispatch.writer import Limits, Writer
 from animus_orchestrator.store import agents as agent_store
 from tests.orchestrator.agents import CAPABILITIES, Agent
@@ -173,3 +173,14 @@ def test_the_reaper_spares_leases_that_ran_out_while_nobody_served(world, projec
     with world.engine.connect() as conn:
         state = conn.execute(sa.text("SELECT state FROM attempts WHERE name = :n"), {"n": held[0]}).scalar_one()
     assert state == "LEASED"
+
+
+def test_a_session_that_ends_behind_its_last_status_is_closed(world, project):
+    one = enrolled(world, project)
+    mine = writer(world)
+    (opened,) = mine.apply([hello(one, 1)])
+    status = pb.Status(sequence=2)
+    status.client_time.GetCurrentTime()
+    mine.apply([StatusWork(opened.session, status), Close(opened.session)])
+    with transaction(world.engine) as conn:
+        assert not agent_store.get(conn, one.name).agent.session_open

@@ -172,7 +172,7 @@ def _points(state: _Pass, row: queue.AttemptRow, told: pb.MetricPoints) -> None:
             continue
         if len(point.name.encode()) > 128 or "\x00" in point.name:
             continue
-        tally.metric_count = i + 1
+        tally.metric_count, tally.points_added = i + 1, True
         state.points.append((tally, logs.Point(i, point.name, point.step, point.value)))
 
 

@@ -106,7 +106,6 @@ class Writer:
         for i, work in enumerate(works):
             if isinstance(work, Close):
                 work.session.closed = True
-                sessions.close(conn, work.session)
             elif isinstance(work, Open):
                 try:
                     opened[i] = sessions.open_session(batch, work, self._clock.now())
@@ -131,6 +130,9 @@ class Writer:
         sessions.reconcile(batch, spoke)
         queue.renew(conn, [(h.attempt, s.agent.id) for s, status, _ in spoke for h in status.held], self._limits.lease)
         agent_store.save_seen(conn, [sessions.seen(s) for s, _, _ in spoke])
+        for work in works:
+            if isinstance(work, Close):  # after the last status of the same session
+                sessions.close(conn, work.session)
 
         asking: dict[str, SessionState] = {s.agent.id: s for s, _, _ in spoke}
         asking |= {w.session.agent.id: w.session for _, w in told}

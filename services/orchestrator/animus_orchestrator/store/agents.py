@@ -184,19 +184,28 @@ def sessions(conn: Connection, ids: Iterable[str]) -> dict[str, tuple[int, bool,
 
 def lock_spools(conn: Connection, spools: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
     """Locks and reads the last durable seq of each (agent, spool id)."""
-    found = {}
-    for agent, spool in sorted(set(spools)):
+    wanted = sorted(set(spools))
+    found = _lock_known(conn, wanted)
+    if missing := [key for key in wanted if key not in found]:
         conn.execute(
             pg.insert(agent_spools)
-            .values(agent=agent, spool_id=spool, last_seq=0)
+            .values([{"agent": agent, "spool_id": spool, "last_seq": 0} for agent, spool in missing])
             .on_conflict_do_nothing(index_elements=["agent", "spool_id"])
         )
-        found[agent, spool] = conn.execute(
-            sa.select(agent_spools.c.last_seq)
-            .where(agent_spools.c.agent == agent, agent_spools.c.spool_id == spool)
-            .with_for_update()
-        ).scalar_one()
+        found |= _lock_known(conn, missing)
     return found
+
+
+def _lock_known(conn: Connection, spools: list[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    query = sa.text("""
+        SELECT s.agent, s.spool_id, s.last_seq
+        FROM agent_spools AS s
+        JOIN unnest(CAST(:agents AS text[]), CAST(:spools AS text[])) AS w(agent, spool_id) USING (agent, spool_id)
+        ORDER BY s.agent, s.spool_id
+        FOR NO KEY UPDATE OF s
+    """)
+    rows = conn.execute(query, {"agents": [a for a, _ in spools], "spools": [s for _, s in spools]})
+    return {(row.agent, row.spool_id): row.last_seq for row in rows}
 
 
 def save_spools(conn: Connection, spools: dict[tuple[str, str], int]) -> None:

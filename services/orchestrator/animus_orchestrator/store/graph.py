@@ -207,19 +207,27 @@ def save(conn: Connection, loaded: Iterable[Loaded], *, new_attempts: frozenset[
             conn.execute(statement, rows)
     if output_rows:
         conn.execute(sa.insert(step_outputs), output_rows)
-    notify(conn, RUN, [str(r["b_uid"]) for r in run_rows])
+    news = [(RUN, str(r["b_uid"])) for r in run_rows]
     # Whoever follows the log of an attempt that ended waits for nothing more.
-    notify(conn, LOGS, ended)
+    news += [(LOGS, one) for one in ended]
     if ready:
-        notify(conn, READY, [""])
+        news.append((READY, ""))
+    notify_all(conn, news)
 
 
 def notify(conn: Connection, channel: str, payloads: list[str]) -> None:
     """Hints to whoever listens, sent when the transaction commits."""
-    if payloads:
+    notify_all(conn, [(channel, payload) for payload in payloads])
+
+
+def notify_all(conn: Connection, news: list[tuple[str, str]]) -> None:
+    """As `notify`, of (channel, payload) pairs."""
+    if news:
         conn.execute(
-            sa.text("SELECT pg_notify(:channel, p) FROM unnest(CAST(:payloads AS text[])) AS p"),
-            {"channel": channel, "payloads": payloads},
+            sa.text(
+                "SELECT pg_notify(c, p) FROM unnest(CAST(:channels AS text[]), CAST(:payloads AS text[])) AS n(c, p)"
+            ),
+            {"channels": [channel for channel, _ in news], "payloads": [payload for _, payload in news]},
         )
 
 

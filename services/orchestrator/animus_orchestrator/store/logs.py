@@ -34,6 +34,11 @@ class Tally:
     metric_count: int
     truncated: bool = False
     log_grew: bool = False
+    points_added: bool = False
+
+    @property
+    def changed(self) -> bool:
+        return self.truncated or self.log_grew or self.points_added
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,8 @@ def insert_points(conn: Connection, points: Sequence[tuple[Tally, Point]]) -> No
         )  # fmt: skip
 
 
-def save_tallies(conn: Connection, tallies: Sequence[Tally]) -> None:
+def save_tallies(conn: Connection, all_tallies: Sequence[Tally]) -> None:
+    tallies = [t for t in all_tallies if t.changed]
     if not tallies:
         return
     conn.execute(
