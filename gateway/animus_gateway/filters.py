@@ -15,6 +15,7 @@ ECDS_NAME = "animus-jwt"
 # People's tokens live 15 minutes; the rest is for the issuer's clock. The services hold the same bounds.
 MAX_TOKEN_SECONDS = 16 * 60
 CLOCK_SKEW_SECONDS = 30
+_AROUND_BYTES = 65536
 
 
 def http_filters(services: Sequence[Service], clusters: Sequence[str], settings: Settings) -> list[dict[str, Any]]:
@@ -47,8 +48,8 @@ def http_filters(services: Sequence[Service], clusters: Sequence[str], settings:
             "name": "envoy.filters.http.buffer",
             "typed_config": {
                 "@type": _TYPE + "buffer.v3.Buffer",
-                # The transcoder's frame and the JSON around base64 come on top of the largest document.
-                "max_request_bytes": settings.limits.body_bytes,
+                # It sees the message, not the JSON: what stands around the largest document comes on top.
+                "max_request_bytes": settings.limits.body_bytes + _AROUND_BYTES,
             },
         },
         {"name": "envoy.filters.http.router", "typed_config": {"@type": _TYPE + "router.v3.Router"}},

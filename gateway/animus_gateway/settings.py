@@ -53,7 +53,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Limits:
-    """body_bytes bounds a unary request. per_subject: requests a second for one subject, with a burst of twice that."""
+    """body_bytes bounds what a unary request carries. per_subject: requests a second for one subject, with a burst of twice that."""
 
     body_bytes: int = 1048576
     per_subject: int = 200

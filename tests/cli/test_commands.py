@@ -136,6 +136,9 @@ def test_an_offline_authority(run: Any, tmp_path: Path) -> None:
 
 def test_the_stack_lives_in_one_folder(run: Any, tmp_path: Path) -> None:
     assert run("down").exit_code == 0, "nothing runs, nothing to end"
+    done = run("status")
+    assert done.exit_code == exits.UNAVAILABLE and "NO_STACK" in done.stderr
+    assert not (tmp_path / "stack").exists(), "looking changes nothing"
 
 
 def test_completion(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_errors_of_services_keep_their_details(gateway):
         ("POST", f"{PROJECTS}?project_id=a", b'{"display_name":', 400, 3, "REQUEST_MALFORMED"),
         ("POST", f"{PROJECTS}?project_id=a", b'{"display_name":7}', 400, 3, "REQUEST_MALFORMED"),
         ("POST", f"{PROJECTS}/a:archive", b'{"name":"projects/b"}', 400, 3, "REQUEST_MALFORMED"),
-        ("POST", f"{PROJECTS}?project_id=a", b'{"description":"' + b"x" * 1100000 + b'"}', 413, 8, "BODY_TOO_LARGE"),
+        ("POST", f"{PROJECTS}?project_id=a", b'{"description":"' + b"x" * 1200000 + b'"}', 413, 8, "BODY_TOO_LARGE"),
         ("POST", "/animus.catalog.v1.ProjectService/GetProject", b"{}", 404, 5, "ROUTE_NOT_FOUND"),
         ("GET", "/policy/v1/projects/a/roleBindings", None, 503, 14, "UPSTREAM_UNAVAILABLE"),
     ],
@@ -76,6 +76,12 @@ def test_one_error_shape(gateway, method, path, body, status, code, reason):
 def test_bad_json_says_where(gateway):
     _, _, body = gateway.call("POST", f"{PROJECTS}?project_id=a", b'{"displayName":7}')
     assert "displayName" in json.loads(body)["message"] or "display_name" in json.loads(body)["message"]
+
+
+def test_the_largest_document_passes(gateway):
+    """1 MiB of bytes is 1.4 MiB of JSON."""
+    body = b'{"etag":"' + b"x" * 1048576 + b'"}'
+    assert gateway.call("POST", f"{PROJECTS}?project_id=a", body)[0] == 200
 
 
 def test_unknown_json_fields_are_dropped(gateway):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from animus_cli.stack.layout import Layout
 from tests.system.conftest import _why_not
 
 REPOSITORY = Path(__file__).parents[2]
@@ -74,3 +75,20 @@ def test_every_command_of_the_tour_works(clone: Path) -> None:
         if done.returncode == 3 and "build_image" in command:
             pytest.skip(f"the image cannot be built here: {done.stderr.strip().splitlines()[-1]}")
         assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+    assert leftovers(clone.parent) == []
+
+
+def leftovers(folder: Path) -> list[str]:
+    """What a stack in that folder left running or mounted."""
+    agent = Layout(folder / "stack").agent_run
+    marks = (str(folder), str(agent))
+    found = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if any(m in line for m in marks)]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            environment = (process / "environ").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if int(process.name) != os.getpid() and any(mark in command + environment for mark in marks):
+            found.append(f"{process.name}: {command}")
+    return found + [str(agent)] * agent.exists()

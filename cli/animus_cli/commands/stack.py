@@ -64,7 +64,7 @@ def down(dir: Dir = _NONE) -> None:
 
 def status(dir: Dir = _NONE) -> None:
     """Each process, its health and its ports. Exit status 7 when one is not ready."""
-    layout, stack = _stack(dir)
+    layout, stack = _made(dir)
     states = stack.status(layout)
     rows = [
         (s.name, s.health, s.pid or "", " ".join(f"{name}:{port}" for name, port in s.ports.items())) for s in states
@@ -85,7 +85,7 @@ def restart(
     dir: Dir = _NONE,
 ) -> None:
     """End one process and start it again."""
-    layout, stack = _stack(dir)
+    layout, stack = _made(dir)
     with _explained():
         stack.restart(layout, name, kill=kill)
     answer({"process": name}, lambda: print(f"{name} is back"))
@@ -100,6 +100,13 @@ def _stack(dir: Path) -> tuple[Any, Any]:
             exits.REQUIREMENT, f"no local stack here: {error}", "STACK_NOT_INSTALLED", "pip install animus-cli[stack]"
         ) from None
     return Layout((dir if dir != _NONE else default_folder()).resolve()), stack
+
+
+def _made(dir: Path) -> tuple[Any, Any]:
+    layout, stack = _stack(dir)
+    if not layout.root.is_dir():
+        raise Stop(exits.UNAVAILABLE, f"there is no stack in {layout.root}", "NO_STACK", "animus up --detach")
+    return layout, stack
 
 
 class _explained:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 import time
@@ -73,6 +74,7 @@ def down(layout: Layout, tell: Tell) -> None:
             tell("stopping the agent")
             processes.stop(layout, "agent")
             _purge_agent(layout)
+            shutil.rmtree(layout.agent_run, ignore_errors=True)
         order = ("gateway", "dispatch", "orchestrator", "lineage", "catalog", "policy", "audit")
         tell("stopping services")
         with ThreadPoolExecutor(len(order)) as pool:
