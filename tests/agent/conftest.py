@@ -30,7 +30,7 @@ def runc_driver(node_dir: Path) -> Iterator[RuncDriver]:
     yield driver
     for container in driver.ids():
         driver.remove(container)
-    driver._cgroups.remove(".")
+    driver.close()
 
 
 @pytest.fixture

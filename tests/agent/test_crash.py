@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from animus_agent.attempt import steps
-from animus_agent.attempt.failure import FailureClass
+from animus_agent.attempt.failure import CANCELED, STALE, FailureClass
 from animus_agent.sandbox.runc import RuncDriver
 from animus_agent.testing import MemoryReporter, World
 from animus_kit.testing.fixtures import requires_runc
@@ -87,8 +87,6 @@ def test_death_before_create_is_a_lost_container(runc_world: World, monkeypatch:
 
 @requires_runc
 def test_a_kill_intent_survives_its_process(runc_world: World) -> None:
-    from animus_agent.attempt.failure import CANCELED
-
     order = runc_world.order("/bin/sh", "-c", "sleep 30")
     reporter = MemoryReporter()
     attempt = runc_world.attempt(order, reporter)
@@ -97,6 +95,20 @@ def test_a_kill_intent_survives_its_process(runc_world: World) -> None:
     attempt.kill(CANCELED)
     go_on(runc_world, order, reporter)
     assert reporter.results[0].failure == CANCELED
+
+
+@requires_runc
+def test_a_stale_attempt_stays_stale_and_its_container_ends(runc_world: World) -> None:
+    order = runc_world.order("/bin/sh", "-c", "sleep 30", grace=0)
+    attempt = runc_world.attempt(order)
+    with pytest.raises(Died):
+        steps.execute(attempt, die_before("run"))
+    attempt.ports.driver.start(attempt.handle)
+    attempt.kill(STALE)
+    reporter = MemoryReporter()
+    go_on(runc_world, order, reporter)
+    assert reporter.results == []
+    assert runc_world.driver.ids() == set()
 
 
 def test_a_timeout_counts_through_a_restart(fake_world: World) -> None:

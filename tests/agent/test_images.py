@@ -137,6 +137,11 @@ REFUSED: dict[str, tuple[Callable[[], list[bytes]], str]] = {
     ),
     "infinite time": (lambda: [extended({"mtime": "inf"})], "IMAGE_LAYER_INVALID"),
     "NUL in a name": (lambda: [extended({"path": "a\0b"})], "IMAGE_LAYER_INVALID"),
+    "bytes after the end": (lambda: [layer({"a": b""}) + b"x" * 2048], "IMAGE_LAYER_INVALID"),
+    "a broken header in between": (
+        lambda: [layer({"a": b""})[:1024] + b"broken" * 512 + layer({"b": b""})],
+        "IMAGE_LAYER_INVALID",
+    ),
     "no tar": (lambda: [b"this is no tar archive" * 100], "IMAGE_LAYER_INVALID"),
 }
 

@@ -68,9 +68,13 @@ class Attempt:
             self.abandoned = True
         self.wake.set()
 
-    def check(self) -> None:
-        """Raises AttemptFailed or Abandoned when the attempt is to end; for long work outside the container."""
+    def check_abandoned(self) -> None:
+        """Raises Abandoned when the attempt is not ours any more."""
         if self.abandoned:
             raise Abandoned
+
+    def check(self) -> None:
+        """Raises AttemptFailed or Abandoned when the attempt is to end; for long work outside the container."""
+        self.check_abandoned()
         if self.wake.is_set() and (intent := self.directory.kill_intent()) is not None:
             raise AttemptFailed(intent.failure_class, intent.reason, intent.message)

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from animus_agent.attempt import evidence, outputs, prepare, running
 from animus_agent.attempt.attempt import Attempt
-from animus_agent.attempt.failure import Abandoned, AttemptFailed, Failure, FailureClass
+from animus_agent.attempt.failure import STALE, Abandoned, AttemptFailed, Failure, FailureClass
 from animus_agent.attempt.ports import Result
 from animus_agent.errors import (
     AgentError,
@@ -149,9 +149,13 @@ def execute(attempt: Attempt, between: Callable[[str], None] = lambda name: None
 
     An error of the report itself is raised: the caller repeats `report` until it is kept. `between` is called with the name of each step before it; tests die there.
     """
-    if attempt.directory.kill_intent() is not None:
+    intent = attempt.directory.kill_intent()
+    if intent is not None:
+        # Of a process before us.
         attempt.wake.set()
+        attempt.abandoned = intent == STALE
     try:
+        attempt.check_abandoned()
         for step in STEPS:
             if attempt.failure is not None and step is not report:
                 continue
@@ -165,8 +169,7 @@ def execute(attempt: Attempt, between: Callable[[str], None] = lambda name: None
                     raise
                 attempt.failure = classify(error)
                 _end_container(attempt)
-            if attempt.abandoned:
-                raise Abandoned
+            attempt.check_abandoned()
     except Abandoned:
         _end_container(attempt)
     finally:
@@ -201,6 +204,10 @@ def classify(error: Exception) -> Failure:
 
 def _end_container(attempt: Attempt) -> None:
     """After a failure nothing of the attempt may go on running."""
+    marks = attempt.directory.read("sandbox")
+    if attempt.handle is None and marks:
+        # Made by a process before us, and not yet taken over.
+        attempt.handle = Handle.from_json(marks["handle"])
     if attempt.handle is not None and attempt.collected is None:
         attempt.ports.driver.signal(attempt.handle, signal.SIGKILL)
         attempt.collected = attempt.ports.driver.collect(attempt.handle)

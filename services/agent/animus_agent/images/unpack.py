@@ -74,6 +74,7 @@ class Unpacker:
                     self._entry(tar, member, own, seen)
                     # tarfile remembers every member; an image has many.
                     tar.members.clear()
+                _refuse_rest(tar)
         except tarfile.TarError as error:
             # An empty layer is a tar archive of nothing but its end mark, which tarfile reads without complaint.
             raise ImageRefused(f"a layer is no tar archive: {error}", "IMAGE_LAYER_INVALID") from error
@@ -220,6 +221,13 @@ class Unpacker:
             os.close(fd)
             raise ImageRefused(f"{member.name!r} is a hard link to no regular file", "IMAGE_LINK_INVALID")
         return fd
+
+
+def _refuse_rest(tar: tarfile.TarFile) -> None:
+    """tarfile takes a broken header for the end; what other tools would find behind it must not be in our digest."""
+    while rest := tar.fileobj.read(1 << 20):  # type: ignore[union-attr]
+        if rest.strip(b"\0"):
+            raise ImageRefused("bytes after the end of the archive", "IMAGE_LAYER_INVALID")
 
 
 def _write_file(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: int, name: str, mtime: int) -> None:
