@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -266,6 +267,49 @@ def test_a_write_that_is_tried_again_counts_once(world):
     call.cancel()
     ended.set()
     assert stat(world, grant, digest_of(content)).complete
+
+
+def test_many_writes_of_one_digest_are_within_the_quota(world):
+    """Each lies in a file of its own, and one that announces less does not hide one that announces more."""
+    grant = world.grant(world.attempt(), write_bytes=4_000_000)
+    digest, ended = digest_of(b"never sent whole"), threading.Event()
+
+    def begin(size):
+        begun = threading.Event()
+
+        def messages():
+            yield write_messages(grant, digest, b"x" * 10, size=size)[0]
+            begun.set()
+            ended.wait(20)
+
+        call = world.agent_blobs()._stub.WriteBlob.future(messages(), timeout=20)
+        assert begun.wait(10)
+        return call
+
+    calls = [begin(4_000_000), begin(1)]
+    try:
+        deadline = time.monotonic() + 10
+        # What comes before the server has read those two is merely cut short.
+        while (answer := refused_write(world, grant, b"another", size=3_999_999)).reason == "UPLOAD_INCOMPLETE":
+            assert time.monotonic() < deadline
+        assert (answer.reason, answer.metadata["limit"]) == ("OUTSIDE_GRANT", "bytes")
+        assert refused_write(world, grant, b"x", digest=digest, size=4_000_000).reason == "OUTSIDE_GRANT"
+    finally:
+        for call in calls:
+            call.cancel()
+        ended.set()
+
+
+def test_what_is_kept_of_broken_writes_is_within_the_quota(world):
+    grant = world.grant(world.attempt(), write_bytes=5_000_000)
+    first, second, third = (os.urandom(3_000_000) for _ in range(3))
+    for content in (first, second):
+        answer = refused_write(world, grant, content[:2_000_000], digest=digest_of(content), size=len(content))
+        assert answer.reason == "UPLOAD_INCOMPLETE"
+    answer = refused_write(world, grant, third[:2_000_000], digest=digest_of(third), size=len(third))
+    assert (answer.reason, answer.metadata["limit"]) == ("OUTSIDE_GRANT", "bytes")
+    world.write(grant, first, offset=2_000_000)
+    assert stat(world, grant, digest_of(first)).complete
 
 
 def test_a_write_goes_on(world):

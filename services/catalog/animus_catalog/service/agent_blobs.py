@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import Any
 
@@ -53,9 +52,9 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
         self._receiver = receiver
         self._threads = threads
         self._grants = grants
-        # What attempts are writing right now: digest → (bytes, writers). Only the event loop touches it; a replica
-        # counts its own.
-        self._writing: defaultdict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
+        # What attempts are writing right now: digest → the bytes of each call. Only the event loop touches it; a
+        # replica counts its own.
+        self._writing: dict[str, dict[str, list[int]]] = {}
 
     async def ReadBlob(self, request: pb.ReadBlobRequest, context: Any) -> AsyncIterator[pb.ReadBlobResponse]:
         size = await self._threads.run(self._readable, request, current().peer.name)
@@ -123,7 +122,7 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
             self._require_open(conn, grant)
             there = self._at_hand(conn, grant, [header.digest]).get(header.digest)
             if there is None:
-                require_room(grant, store.usage(conn, scope_of(grant)), header.size_bytes)
+                require_room(grant, store.usage(conn, scope_of(grant), header.digest), header.size_bytes)
         return grant, there
 
     def _stage(self, conn: sa.Connection, grant: Grant, digest: str, size: int) -> None:
@@ -132,7 +131,7 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
         self._require_open(conn, grant)
         if store.size_staged(conn, scope, digest) is None:
             # Counted again under the lock: writes that ran side by side passed the first look together.
-            require_room(grant, store.usage(conn, scope), size)
+            require_room(grant, store.usage(conn, scope, digest), size)
             store.stage(conn, scope, digest, size, self._clock.now())
 
     def _require_open(self, conn: sa.Connection, grant: Grant) -> None:
@@ -183,23 +182,23 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
     def _reserved(self, grant: Grant, digest: str, size: int) -> Iterator[None]:
         """Counts a write while it lasts, so that unfinished ones cannot fill the disk beyond the quota.
 
-        One digest counts once: an agent whose connection broke writes again before this side has noticed.
+        Of several calls for one digest the smallest is free: an agent whose connection broke writes again before this
+        side has noticed.
         """
-        writing = self._writing[grant.attempt]
-        others = [other for key, (other, _) in writing.items() if key != digest]
-        require_room(grant, Usage(len(others), sum(others)), size)
-        _, writers = writing.get(digest, (size, 0))
-        writing[digest] = size, writers + 1
+        writing = self._writing.setdefault(grant.attempt, {})
+        calls = writing.setdefault(digest, [])
+        calls.append(size)
         try:
+            used = [sum(sizes) - min(sizes) if len(sizes) > 1 else sizes[0] for sizes in writing.values()]
+            blobs = sum(max(1, len(sizes) - 1) for sizes in writing.values())
+            require_room(grant, Usage(blobs - 1, sum(used) - size), size)
             yield
         finally:
-            _, writers = writing[digest]
-            if writers > 1:
-                writing[digest] = size, writers - 1
-            else:
+            calls.remove(size)
+            if not calls:
                 del writing[digest]
             if not writing:
-                self._writing.pop(grant.attempt, None)
+                del self._writing[grant.attempt]
 
 
 def _header(first: pb.WriteBlobRequest | None) -> pb.WriteBlobRequest:

@@ -67,12 +67,19 @@ def sizes_staged(conn: Connection, scope: Scope, digests: Collection[str]) -> Ma
     return {row.digest: row.size for row in conn.execute(query)}
 
 
-def usage(conn: Connection, scope: Scope) -> Usage:
-    count, total = conn.execute(
-        select(func.count(), func.coalesce(func.sum(staged_blobs.c.size), 0)).where(
-            staged_blobs.c.project == scope.project, staged_blobs.c.attempt == scope.attempt
-        )
-    ).one()
+def usage(conn: Connection, scope: Scope, digest: str) -> Usage:
+    """What the attempt has on our disks beside the blob `digest`: what it staged, and what is kept of broken uploads."""
+    mine = staged_blobs.c.project == scope.project, staged_blobs.c.attempt == scope.attempt
+    staged = select(staged_blobs.c.size).where(*mine, staged_blobs.c.digest != digest)
+    kept = select(uploads.c.kept).where(
+        uploads.c.project == scope.project,
+        uploads.c.attempt == scope.attempt,
+        uploads.c.digest != digest,
+        # Kept by a call that ended after another had written the blob.
+        ~exists().where(*mine, staged_blobs.c.digest == uploads.c.digest),
+    )
+    each = staged.union_all(kept).subquery()
+    count, total = conn.execute(select(func.count(), func.coalesce(func.sum(each.c.size), 0)).select_from(each)).one()
     return Usage(int(count), int(total))
 
 
