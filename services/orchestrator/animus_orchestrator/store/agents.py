@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
 
 from animus_orchestrator.domain.agent import CLOCK_SKEW_LIMIT_SECONDS, Agent
-from animus_orchestrator.store.schema import agent_spools, agents, join_tokens
+from animus_orchestrator.store.schema import agent_spools, agents, among, join_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +173,19 @@ def save_seen(conn: Connection, seen: Iterable[Seen]) -> None:
     )
 
 
+_SESSIONS = sa.select(agents.c.id, agents.c.session, agents.c.revoked, agents.c.cordoned).where(
+    agents.c.id == among("ids", sa.Text)
+)
+
+
 def sessions(conn: Connection, ids: Iterable[str]) -> dict[str, tuple[int, bool, str]]:
     """Agent → (current session, revoked, why cordoned)."""
-    wanted = sa.literal(sorted(set(ids)), sa.ARRAY(sa.Text))
-    query = sa.select(agents.c.id, agents.c.session, agents.c.revoked, agents.c.cordoned).where(
-        agents.c.id == sa.any_(wanted)
+    wanted = sorted(set(ids))
+    return (
+        {row.id: (row.session, row.revoked, row.cordoned) for row in conn.execute(_SESSIONS, {"ids": wanted})}
+        if wanted
+        else {}
     )
-    return {row.id: (row.session, row.revoked, row.cordoned) for row in conn.execute(query)}
 
 
 def lock_spools(conn: Connection, spools: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:

@@ -16,7 +16,7 @@ from animus_kit.documents.action import Action
 from animus_orchestrator.domain.artifact import artifact_name
 from animus_orchestrator.domain.run import Fact, RunGraph
 from animus_orchestrator.store.graph import Loaded
-from animus_orchestrator.store.schema import attempts, steps
+from animus_orchestrator.store.schema import among, attempts, steps
 
 SERVICE = "service/orchestrator"
 
@@ -96,6 +96,17 @@ def _text(value: str) -> str | None:
     return value or None
 
 
+_DETAILS = (
+    sa.select(
+        steps.c.uid, steps.c.current_attempt, steps.c.action, steps.c.action_digest, steps.c.recipe_digest,
+        steps.c.inputs, steps.c.code, steps.c.environment_lock, steps.c.metrics, attempts.c.provenance,
+        attempts.c.contract,
+    )
+    .join(attempts, (attempts.c.step_uid == steps.c.uid) & (attempts.c.number == steps.c.current_attempt))
+    .where(steps.c.uid == among("uids", sa.BigInteger))
+)  # fmt: skip
+
+
 def _commits(conn: Connection, graphs: list[RunGraph]) -> dict[tuple[int, int], dict[str, Any]]:
     """What the events of leased and committed attempts say beyond their names, by (step uid, number)."""
     leased = {(g.steps[f.step].uid, f.attempt) for g in graphs for f in g.facts if f.kind == "attempt.leased"}
@@ -105,17 +116,8 @@ def _commits(conn: Connection, graphs: list[RunGraph]) -> dict[tuple[int, int], 
     uids = sorted({uid for uid, _ in leased} | {uid for uid, _ in committed})
     if not uids:
         return {}
-    query = (
-        sa.select(
-            steps.c.uid, steps.c.current_attempt, steps.c.action, steps.c.action_digest, steps.c.recipe_digest,
-            steps.c.inputs, steps.c.code, steps.c.environment_lock, steps.c.metrics, attempts.c.provenance,
-            attempts.c.contract,
-        )
-        .join(attempts, (attempts.c.step_uid == steps.c.uid) & (attempts.c.number == steps.c.current_attempt))
-        .where(steps.c.uid == sa.any_(sa.literal(uids, sa.ARRAY(sa.BigInteger))))
-    )  # fmt: skip
     found: dict[tuple[int, int], dict[str, Any]] = {}
-    for row in conn.execute(query):
+    for row in conn.execute(_DETAILS, {"uids": uids}):
         key = (row.uid, row.current_attempt)
         found[key] = {"actionDigest": row.action_digest, "recipeDigest": row.recipe_digest}
         if key in leased:

@@ -21,7 +21,7 @@ from animus_orchestrator.domain.retry import RetryPolicy
 from animus_orchestrator.domain.run import Run, RunGraph, RunState
 from animus_orchestrator.domain.step import Step, StepState
 from animus_orchestrator.store.listen import LOGS, READY, RUN
-from animus_orchestrator.store.schema import attempts, runs, step_outputs, steps
+from animus_orchestrator.store.schema import among, attempts, runs, step_outputs, steps
 
 LIVE_STATES = [s.value for s in LIVE]
 
@@ -49,9 +49,34 @@ _STEP_COLUMNS = [
 ]  # fmt: skip
 
 
+_RUNS = (
+    sa.select(
+        runs.c.uid, runs.c.project, runs.c.id, runs.c.state, runs.c.reason, runs.c.message, runs.c.start_time,
+        runs.c.end_time, runs.c.revision,
+    )
+    .where(runs.c.uid == among("uids", sa.BigInteger))
+    .order_by(runs.c.uid)
+)  # fmt: skip
+_LOCK_RUNS = _RUNS.with_for_update(key_share=True)
+_LOCK_RUNS_FREE = _RUNS.with_for_update(key_share=True, skip_locked=True)
+_STEPS = sa.select(*_STEP_COLUMNS).where(
+    (steps.c.run_uid == among("runs", sa.BigInteger)) | (steps.c.uid == among("some", sa.BigInteger))
+)
+_CURRENT_ATTEMPTS = (
+    sa.select(
+        attempts.c.step_uid, attempts.c.number, attempts.c.agent, attempts.c.state, attempts.c.lease_time,
+        attempts.c.ran, attempts.c.failure_class, attempts.c.reason, attempts.c.message, attempts.c.exit_code,
+        attempts.c.start_time, attempts.c.end_time,
+    )
+    .join(steps, (steps.c.uid == attempts.c.step_uid) & (steps.c.current_attempt == attempts.c.number))
+    .where(attempts.c.step_uid == among("uids", sa.BigInteger))
+)  # fmt: skip
+_NOW = sa.select(sa.func.now())
+
+
 def db_now(conn: Connection) -> datetime:
     """The transaction's time: leases and backoffs are judged by the database's clock alone."""
-    return conn.execute(sa.select(sa.func.now())).scalar_one()
+    return conn.execute(_NOW).scalar_one()
 
 
 def load(
@@ -69,27 +94,15 @@ def load(
     wanted = sorted(set(run_uids))
     if not wanted:
         return {}
-    query = (
-        sa.select(runs.c.uid, runs.c.project, runs.c.id, runs.c.state, runs.c.reason, runs.c.message,
-                  runs.c.start_time, runs.c.end_time, runs.c.revision)
-        .where(runs.c.uid == sa.any_(sa.literal(wanted, sa.ARRAY(sa.BigInteger))))
-        .order_by(runs.c.uid)
-        .with_for_update(key_share=True, skip_locked=skip_locked)
-    )  # fmt: skip
     loaded: dict[int, Loaded] = {}
-    for row in conn.execute(query):
+    for row in conn.execute(_LOCK_RUNS_FREE if skip_locked else _LOCK_RUNS, {"uids": wanted}):
         run = Run(row.uid, row.project, row.id, RunState(row.state), row.reason, row.message, row.start_time,
                   row.end_time)  # fmt: skip
         loaded[row.uid] = Loaded(RunGraph(run, {}, {}), row.revision)
     partial = partial or {}
     whole = [uid for uid in loaded if uid not in partial]
     some = [step for uid in loaded if uid in partial for step in partial[uid]]
-    for row in conn.execute(
-        sa.select(*_STEP_COLUMNS).where(
-            (steps.c.run_uid == sa.any_(sa.literal(whole, sa.ARRAY(sa.BigInteger))))
-            | (steps.c.uid == sa.any_(sa.literal(some, sa.ARRAY(sa.BigInteger))))
-        )
-    ):
+    for row in conn.execute(_STEPS, {"runs": whole, "some": some}):
         loaded[row.run_uid].graph.steps[row.name] = _step(row)
     _load_attempts(conn, loaded)
     return loaded
@@ -99,17 +112,7 @@ def _load_attempts(conn: Connection, loaded: dict[int, Loaded]) -> None:
     names = {s.uid: (one, s.name) for one in loaded.values() for s in one.graph.steps.values() if s.current_attempt}
     if not names:
         return
-    query = (
-        sa.select(attempts)
-        .join(steps, (steps.c.uid == attempts.c.step_uid) & (steps.c.current_attempt == attempts.c.number))
-        .where(attempts.c.step_uid == sa.any_(sa.literal(list(names), sa.ARRAY(sa.BigInteger))))
-        .with_only_columns(
-            attempts.c.step_uid, attempts.c.number, attempts.c.agent, attempts.c.state, attempts.c.lease_time,
-            attempts.c.ran, attempts.c.failure_class, attempts.c.reason, attempts.c.message, attempts.c.exit_code,
-            attempts.c.start_time, attempts.c.end_time,
-        )
-    )  # fmt: skip
-    for row in conn.execute(query):
+    for row in conn.execute(_CURRENT_ATTEMPTS, {"uids": list(names)}):
         one, step = names[row.step_uid]
         one.graph.attempts[step, row.number] = Attempt(
             step=step,

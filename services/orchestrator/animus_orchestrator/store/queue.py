@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from animus_orchestrator.domain.scheduler import Need, Room
 from animus_orchestrator.store.graph import LIVE_STATES
-from animus_orchestrator.store.schema import attempts, runs, steps
+from animus_orchestrator.store.schema import among, attempts, runs, steps
 
 PAGE = 256
 
@@ -22,46 +22,55 @@ _RETRYING = sa.text("steps.state = 'RETRYING'")
 _LIVE = sa.text(f"attempts.state IN ({', '.join(repr(state) for state in LIVE_STATES)})")
 
 
-def _array(values: Iterable[Any], kind: Any) -> sa.ColumnElement:
-    return sa.any_(sa.literal(list(values), sa.ARRAY(kind)))
-
-
 @dataclass(frozen=True, slots=True)
 class Candidate:
     need: Need
     run_uid: int
 
 
+_ANY_READY = sa.select(sa.literal(1)).select_from(steps).where(_READY).limit(1)
+_CANDIDATES = (
+    sa.select(
+        steps.c.uid, steps.c.run_uid, steps.c.project, steps.c.pool, steps.c.cpu_millis, steps.c.memory_bytes,
+        steps.c.gpus, steps.c.gpu_model, steps.c.platform, steps.c.capabilities,
+    )
+    .where(
+        _READY,
+        steps.c.pool == among("pools", sa.Text),
+        steps.c.cpu_millis <= sa.bindparam("cpu_millis"),
+        steps.c.memory_bytes <= sa.bindparam("memory_bytes"),
+        steps.c.gpus <= sa.bindparam("gpus"),
+        sa.bindparam("every_project", type_=sa.Boolean) | (steps.c.project == among("projects", sa.Text)),
+        steps.c.capabilities.contained_by(sa.bindparam("capabilities", type_=sa.ARRAY(sa.Text))),
+    )
+    .order_by(steps.c.priority.desc(), steps.c.ready_time, steps.c.uid)
+    .limit(PAGE)
+    .offset(sa.bindparam("offset"))
+)  # fmt: skip
+
+
 def any_ready(conn: Connection) -> bool:
     """Whether there is anything to lease: what most of the rounds of an idle system ask."""
-    return conn.execute(sa.select(sa.literal(1)).select_from(steps).where(_READY).limit(1)).first() is not None
+    return conn.execute(_ANY_READY).first() is not None
 
 
 def candidates(conn: Connection, rooms: Sequence[Room], offset: int = 0) -> list[Candidate]:
     """A page of ready steps in the queue's order, less those that can fit none of the rooms. Locks nothing."""
     if not rooms:
         return []
-    query = (
-        sa.select(
-            steps.c.uid, steps.c.run_uid, steps.c.project, steps.c.pool, steps.c.cpu_millis, steps.c.memory_bytes,
-            steps.c.gpus, steps.c.gpu_model, steps.c.platform, steps.c.capabilities,
-        )
-        .where(
-            _READY,
-            steps.c.pool == _array({r.pool for r in rooms}, sa.Text),
-            steps.c.cpu_millis <= max(r.cpu_millis for r in rooms),
-            steps.c.memory_bytes <= max(r.memory_bytes for r in rooms),
-            steps.c.gpus <= max(len(r.gpus) for r in rooms),
-        )
-        .order_by(steps.c.priority.desc(), steps.c.ready_time, steps.c.uid)
-        .limit(PAGE)
-        .offset(offset)
-    )  # fmt: skip
-    if all(r.projects for r in rooms):
-        query = query.where(steps.c.project == _array({p for r in rooms for p in r.projects}, sa.Text))
-    if all(r.capabilities is not None for r in rooms):
-        union = sorted({c for r in rooms for c in r.capabilities})
-        query = query.where(steps.c.capabilities.contained_by(sa.literal(union, sa.ARRAY(sa.Text))))
+    rows = conn.execute(
+        _CANDIDATES,
+        {
+            "pools": list({r.pool for r in rooms}),
+            "cpu_millis": max(r.cpu_millis for r in rooms),
+            "memory_bytes": max(r.memory_bytes for r in rooms),
+            "gpus": max(len(r.gpus) for r in rooms),
+            "every_project": not all(r.projects for r in rooms),
+            "projects": list({p for r in rooms for p in r.projects}),
+            "capabilities": list({c for r in rooms for c in r.capabilities}),
+            "offset": offset,
+        },
+    )
     return [
         Candidate(
             Need(
@@ -77,7 +86,7 @@ def candidates(conn: Connection, rooms: Sequence[Room], offset: int = 0) -> list
             ),
             row.run_uid,
         )
-        for row in conn.execute(query)
+        for row in rows
     ]
 
 
@@ -183,38 +192,33 @@ class AttemptRow:
         return self.state in LIVE_STATES
 
 
-def _rows(
-    conn: Connection, *conditions: sa.ColumnElement | sa.TextClause, documents: Iterable[str]
-) -> list[AttemptRow]:
-    """`documents`: names of the attempts whose contract and grant are read too; they are most of a row."""
-    a = attempts.c
-    wanted = a.name == _array(set(documents), sa.Text)
-    query = (
-        sa.select(
-            a.name, a.step_uid, a.number, a.run_uid, steps.c.name.label("step"), a.agent, a.instance_id, a.listed,
-            a.state, a.ran, a.lease_until, steps.c.cpu_millis, steps.c.memory_bytes, a.gpu_uuids,
-            sa.case((wanted, a.contract), else_=None).label("contract"),
-            sa.case((wanted, a.grant), else_=None).label("grant"), a.log_size, a.metric_count,
-        )
-        .join(steps, steps.c.uid == a.step_uid)
-        .where(*conditions)
-    )  # fmt: skip
-    return [AttemptRow(**{**row._mapping, "gpu_uuids": tuple(row.gpu_uuids)}) for row in conn.execute(query)]
+_a = attempts.c
+_ROWS = sa.select(
+    _a.name, _a.step_uid, _a.number, _a.run_uid, steps.c.name.label("step"), _a.agent, _a.instance_id, _a.listed,
+    _a.state, _a.ran, _a.lease_until, steps.c.cpu_millis, steps.c.memory_bytes, _a.gpu_uuids,
+    # Contract and grant are most of a row, and seldom needed.
+    sa.case((_a.name == among("documents", sa.Text), _a.contract), else_=None).label("contract"),
+    sa.case((_a.name == among("documents", sa.Text), _a.grant), else_=None).label("grant"), _a.log_size,
+    _a.metric_count,
+).join(steps, steps.c.uid == _a.step_uid)  # fmt: skip
+_BY_NAME = _ROWS.where(_a.name == among("names", sa.Text))
+_LIVE_OF = _ROWS.where(_a.agent == among("agents", sa.Text), _LIVE)
+
+
+def _read(rows: Iterable[Any]) -> dict[str, AttemptRow]:
+    return {row.name: AttemptRow(**{**row._mapping, "gpu_uuids": tuple(row.gpu_uuids)}) for row in rows}
 
 
 def attempts_by_name(conn: Connection, names: Iterable[str], *, documents: Iterable[str] = ()) -> dict[str, AttemptRow]:
-    wanted = set(names)
-    if not wanted:
-        return {}
-    return {r.name: r for r in _rows(conn, attempts.c.name == _array(wanted, sa.Text), documents=documents)}
+    """`documents`: names of those whose contract and grant are read too."""
+    wanted = list(set(names))
+    return _read(conn.execute(_BY_NAME, {"names": wanted, "documents": list(documents)})) if wanted else {}
 
 
 def live_of(conn: Connection, agents: Iterable[str]) -> dict[str, AttemptRow]:
     """Every attempt that these agents should hold."""
-    wanted = set(agents)
-    if not wanted:
-        return {}
-    return {r.name: r for r in _rows(conn, attempts.c.agent == _array(wanted, sa.Text), _LIVE, documents=())}
+    wanted = list(set(agents))
+    return _read(conn.execute(_LIVE_OF, {"agents": wanted, "documents": []})) if wanted else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,12 +246,12 @@ def still_expired(conn: Connection, run_uids: Iterable[int]) -> set[tuple[int, s
         sa.select(attempts.c.run_uid, steps.c.name, attempts.c.number)
         .join(steps, steps.c.uid == attempts.c.step_uid)
         .where(
-            attempts.c.run_uid == _array(run_uids, sa.BigInteger),
+            attempts.c.run_uid == among("runs", sa.BigInteger),
             _LIVE,
             attempts.c.lease_until < sa.func.now(),
         )
     )
-    return {tuple(row) for row in conn.execute(query)}
+    return {tuple(row) for row in conn.execute(query, {"runs": list(run_uids)})}
 
 
 def due_retries(conn: Connection, limit: int = 500) -> list[tuple[int, str]]:
@@ -290,15 +294,17 @@ class StepPlan:
         return f"projects/{self.project}/runs/{self.run}"
 
 
+_STEP_PLANS = (
+    sa.select(
+        steps.c.uid.label("step_uid"), steps.c.run_uid, steps.c.project, runs.c.id.label("run"),
+        steps.c.name.label("step"), steps.c.action, steps.c.action_digest, steps.c.recipe_digest, runs.c.plan_digest,
+        runs.c.decision_digest, steps.c.inputs, steps.c.code, steps.c.environment_lock, steps.c.cpu_millis,
+        steps.c.memory_bytes, steps.c.gpus, steps.c.timeout_seconds, steps.c.capabilities,
+    )
+    .join(runs, runs.c.uid == steps.c.run_uid)
+    .where(steps.c.uid == among("uids", sa.BigInteger))
+)  # fmt: skip
+
+
 def step_plans(conn: Connection, step_uids: Iterable[int]) -> dict[int, StepPlan]:
-    s, r = steps.c, runs.c
-    query = (
-        sa.select(
-            s.uid.label("step_uid"), s.run_uid, s.project, r.id.label("run"), s.name.label("step"), s.action,
-            s.action_digest, s.recipe_digest, r.plan_digest, r.decision_digest, s.inputs, s.code, s.environment_lock,
-            s.cpu_millis, s.memory_bytes, s.gpus, s.timeout_seconds, s.capabilities,
-        )
-        .join(runs, r.uid == s.run_uid)
-        .where(s.uid == _array(step_uids, sa.BigInteger))
-    )  # fmt: skip
-    return {row.step_uid: StepPlan(**row._mapping) for row in conn.execute(query)}
+    return {row.step_uid: StepPlan(**row._mapping) for row in conn.execute(_STEP_PLANS, {"uids": list(step_uids)})}

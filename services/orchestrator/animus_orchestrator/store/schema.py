@@ -27,6 +27,14 @@ def _bool(name: str) -> sa.Column:
     return sa.Column(name, Bool, nullable=False, server_default=sa.false())
 
 
+def among(name: str, kind: type[sa.types.TypeEngine]) -> sa.ColumnElement:
+    """`column == among("names", sa.Text)`: one of an array that is bound under this name.
+
+    Statements on the hot path are built once, as constants: building one costs as much as running it.
+    """
+    return sa.any_(sa.bindparam(name, type_=sa.ARRAY(kind)))
+
+
 pipelines = sa.Table(
     "pipelines",
     metadata,
