@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,10 @@ def purge(settings: Settings) -> None:
     parts.quota.close()
     parts.driver.close()
     quota.unmount(settings.agent_run_dir / "state")
+    for folder in ("runc", "state", "."):
+        # Never a removal of a tree: should the unmount have failed, this folder is the agent's state.
+        with contextlib.suppress(OSError):
+            (settings.agent_run_dir.resolve() / folder).resolve().rmdir()
 
 
 def examine(parts: NodeParts) -> tuple[Feature, ...]:
