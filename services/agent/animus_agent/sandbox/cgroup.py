@@ -128,7 +128,8 @@ def _delegate_v2(root: Path, own: str, parent: str) -> None:
     try:
         group = root
         for part in parent.strip("/").split("/"):
-            if str(group) == str(root / own.lstrip("/")).rstrip("/") and own != "/":
+            # The machine's root group has no type; the root that a container sees has one, and the rule holds for it.
+            if group == root / own.lstrip("/") and (own != "/" or (group / "cgroup.type").exists()):
                 _move_to_leaf(group)
             if not set(CONTROLLERS_V2) <= set(_text(group / "cgroup.subtree_control").split()):
                 (group / "cgroup.subtree_control").write_text(wanted)
