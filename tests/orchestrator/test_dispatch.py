@@ -222,6 +222,10 @@ def test_a_session_begins_with_hello_and_only_that(world, project, agent):
         )
     )
     assert from_rpc_error(node.session.wait_end()).reason == "PROTOCOL_VIOLATION"
+    for name in ("a\0b", "projects/p/runs/r/steps/s/attempts/0", "x" * 500):
+        node.connect()
+        node.send(node.event(name, log_chunk=pb.LogChunk(data=b"x")))
+        assert from_rpc_error(node.session.wait_end()).reason == "PROTOCOL_VIOLATION"
     node.connect()
     node.session.send(pb.AgentMessage())
     assert from_rpc_error(node.session.wait_end()).code == "INVALID_ARGUMENT"

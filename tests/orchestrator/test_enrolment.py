@@ -65,7 +65,7 @@ def test_a_token_serves_one_key_and_that_key_as_often_as_it_asks(world, project,
     until(lambda: [e for e in world.events("orchestrator.join-token.misused") if e["resource"] == first.agent])
 
 
-@pytest.mark.parametrize("wrong", ["", "x", "animus1.a.b", "animus2.a.b.c", "animus1..b.c"])
+@pytest.mark.parametrize("wrong", ["", "x", "animus1.a.b", "animus2.a.b.c", "animus1..b.c", "animus1.a\0.b.c"])
 def test_what_is_no_token_is_refused(world, fresh, wrong):
     assert refused(fresh.enroll, wrong).reason in ("TOKEN_INVALID", "REQUEST_INVALID")
 

@@ -224,3 +224,9 @@ def test_what_does_not_exist(world, project, ask, method, request_, reason):
     field = "name" if hasattr(copy, "name") else "parent"
     setattr(copy, field, getattr(copy, field).format(p=project))
     assert ask.refused(getattr(world.runs, method), copy).reason == reason
+
+
+def test_a_text_that_cannot_be_stored_is_the_callers_fault(world, project, ask):
+    request = run_pb2.ListRunsRequest(parent=project, creator="a\0b")
+    error = ask.refused(world.runs.ListRuns, request)
+    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "VALUE_NOT_STORABLE")

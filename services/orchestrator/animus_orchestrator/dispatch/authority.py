@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,6 +17,7 @@ from animus_kit import pki
 from animus_orchestrator.domain.errors import CsrInvalid, ProofInvalid, TokenInvalid
 
 TOKEN_PREFIX = "animus1"
+_TOKEN = re.compile(rf"{TOKEN_PREFIX}\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 PROOF_CONTEXT = b"animus-enroll\n"
 MAX_TOKEN_LIFETIME = timedelta(hours=1)
 DEFAULT_TOKEN_LIFETIME = timedelta(minutes=15)
@@ -44,10 +46,10 @@ class TokenText:
 
 def parse_token(text: str) -> TokenText:
     """Raises: TokenInvalid."""
-    parts = text.split(".")
-    if len(parts) != 4 or parts[0] != TOKEN_PREFIX or not all(parts):
+    match = _TOKEN.fullmatch(text)
+    if match is None:
         raise TokenInvalid("not a join token")
-    return TokenText(*parts[1:])
+    return TokenText(*match.groups())
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def open_session(batch: Batch, work: Open, wall: datetime) -> OpenedSession:
             SERVICE,
         )
     agent_store.save_session(
-        conn, agent, boot_id=hello.boot_id, claimed=hello.node.SerializeToString(deterministic=True)
+        conn, agent, boot_id=hello.boot_id.replace("\0", ""), claimed=hello.node.SerializeToString(deterministic=True)
     )
     graph_store.notify(conn, SESSION, [f"{agent.id}/{agent.session}"])
     session = SessionState(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from animus.agent.v1 import dispatch_pb2 as pb
 from animus.agent.v1 import dispatch_pb2_grpc as pb_grpc
 from animus_kit.clock import Clock
+from animus_kit.names import ID_PATTERN
 from animus_kit.server import context
 from animus_orchestrator.dispatch.batcher import Batcher
 from animus_orchestrator.dispatch.enrolment import Enrolment
@@ -21,6 +23,9 @@ from animus_orchestrator.dispatch.work import Close, EventsWork, Open, Opened, S
 from animus_orchestrator.domain.errors import ProtocolViolation, ServerDraining
 
 HELLO_SECONDS = 10.0
+_ATTEMPT = re.compile(
+    rf"projects/{ID_PATTERN}/runs/{ID_PATTERN}/steps/{ID_PATTERN}/attempts/[1-9][0-9]{{0,17}}", re.ASCII
+)
 
 
 class DispatchService(pb_grpc.DispatchServiceServicer):
@@ -74,10 +79,12 @@ class DispatchService(pb_grpc.DispatchServiceServicer):
             async for message in requests:
                 match message.WhichOneof("message"):
                     case "status":
+                        _check_names(held.attempt for held in message.status.held)
                         work = StatusWork(link.session, message.status)
                     case "events":
                         if message.events.spool_id != link.session.spool_id:
                             raise ProtocolViolation("events of another spool than hello announced")
+                        _check_names(event.attempt for event in message.events.events)
                         work = EventsWork(link.session, message.events)
                     case _:
                         raise ProtocolViolation("hello is the first message of a session, and only that")
@@ -96,4 +103,12 @@ async def _hello(requests: AsyncIterator[pb.AgentMessage]) -> pb.Hello:
         raise ProtocolViolation("a session begins with hello") from None
     if first.WhichOneof("message") != "hello":
         raise ProtocolViolation("a session begins with hello")
+    _check_names(held.attempt for held in first.hello.status.held)
     return first.hello
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """What is no attempt's name must not reach a query in which other agents' work is done too."""
+    for name in names:
+        if _ATTEMPT.fullmatch(name) is None:
+            raise ProtocolViolation("not the name of an attempt")
