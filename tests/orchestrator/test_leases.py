@@ -20,7 +20,7 @@ from animus_kit.documents.contract import Contract
 from animus_kit.ids import RandomIds
 from animus_orchestrator.dispatch.contracts import Contracts
 from animus_orchestrator.dispatch.reaper import Reaper
-from animus_orchestrator.dispatch.work import Close, EventsWork, Open, StatusWork
+from animus_orchestrator.dispatch.work import Close, EventsWork, Look, Open, StatusWork
 from animus_orchestrator.dispatch.writer import Limits, Writer
 from animus_orchestrator.store import agents as agent_store
 from tests.orchestrator.agents import CAPABILITIES, Agent
@@ -135,6 +135,31 @@ def test_a_batch_of_many_agents_is_one_transaction(world, project):
             sa.text("SELECT count(DISTINCT xmin::text) FROM attempts WHERE name = ANY(:n)"), {"n": given}
         ).scalar_one()
     assert written == 1
+
+
+def test_a_push_and_a_repeated_assignment_lend_no_more_than_is_left(world, project):
+    """Otherwise an agent would go on after the step was given to another."""
+    many_steps(world, project, 2)
+    one, mine = enrolled(world, project), writer(world)
+    (opened,) = mine.apply([hello(one, 2)])
+    first, second = sorted(a.attempt for a in opened.directive.assignments)
+    status = pb.Status(sequence=2, held=[pb.HeldAttempt(attempt=first, state=STATE.STATE_PREPARING)])
+    status.client_time.GetCurrentTime()
+    mine.apply([StatusWork(opened.session, status)])
+
+    def told(left: str) -> tuple[list[int], list[int]]:
+        with world.engine.begin() as conn:
+            query = sa.text("UPDATE attempts SET lease_until = now() + CAST(:l AS interval) WHERE name = ANY(:n)")
+            conn.execute(query, {"l": left, "n": [first, second]})
+        (pushed,) = mine.apply([Look((opened.session,))])
+        directive = pushed[one.name]
+        return [a.lease_duration.seconds for a in directive.attempts], [
+            a.lease_duration.seconds for a in directive.assignments
+        ]
+
+    margin = LIMITS.lease_margin.total_seconds()
+    assert told(f"{margin + 10} seconds") == ([9], [9])
+    assert told(f"{margin - 1} seconds") == ([0], [])
 
 
 def test_a_batch_that_fails_leaves_sessions_as_they_were(world, project, monkeypatch):

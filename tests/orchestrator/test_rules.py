@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from animus.orchestrator.v1 import run_pb2
 from animus_orchestrator.dispatch.authority import parse_token
 from animus_orchestrator.dispatch.work import SessionState, Size
 from animus_orchestrator.domain import agent as agents
 from animus_orchestrator.domain.agent import Agent, AgentState
-from animus_orchestrator.domain.errors import TokenInvalid
+from animus_orchestrator.domain.errors import BindingsInvalid, TokenInvalid
 from animus_orchestrator.domain.scheduler import Gpu, Need, Room, obstacle, place
+from animus_orchestrator.service import convert
 from animus_orchestrator.store.logs import Chunk, Tally, fit
 
 NEED = Need(1, "p", "default", 1000, 100, 1, "H200", "linux/amd64", frozenset({"network-none"}))
@@ -132,3 +134,24 @@ def test_join_tokens():
     assert text.matches(text.secret_hash) and not parse_token("animus1.id.other.pin").matches(text.secret_hash)
     with pytest.raises(TokenInvalid):
         parse_token("animus1.id.secret")
+
+
+def test_bindings_survive_the_way_into_a_document_and_back():
+    told = run_pb2.Bindings(
+        datasets=[{"dataset_ref": "d", "dataset_version": "projects/p/datasets/d/versions/v1"}],
+        code=[
+            {"code_snapshot": "projects/p/codeSnapshots/a"},
+            {"step": "s", "code_snapshot": "projects/p/codeSnapshots/b"},
+        ],
+        parameters=[
+            {"name": "a", "value": {"int_value": 2**53 + 1}},
+            {"name": "b", "value": {"double_value": 1.0}},
+            {"name": "c", "value": {"bool_value": False}},
+            {"name": "d", "value": {"string_value": ""}},
+        ],
+        labels={"k": "v"},
+        experiment="projects/p/experiments/e",
+    )
+    assert convert.bindings_out(convert.bindings_in("p", told).to_bytes()) == told
+    with pytest.raises(BindingsInvalid):
+        convert.bindings_in("q", told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -101,28 +102,27 @@ def bindings_in(project: str, told: run_pb2.Bindings) -> Bindings:
 
 
 def bindings_out(document: bytes) -> run_pb2.Bindings:
-    one = Bindings.from_bytes(document)
-    return run_pb2.Bindings(
-        datasets=[
-            run_pb2.Bindings.Dataset(dataset_ref=d.dataset_ref, dataset_version=d.dataset_version) for d in one.datasets
-        ],
-        code=[run_pb2.Bindings.Code(step=c.step or "", code_snapshot=c.code_snapshot) for c in one.code],
-        parameters=[value_pb2.Parameter(name=p.name, value=_value(p.value)) for p in one.parameters],
-        labels=dict(one.labels),
-        experiment=one.experiment or "",
-    )
+    """Of a stored document: it was checked when it came in, and a page holds hundreds of them."""
+    one = json.loads(document)
+    out = run_pb2.Bindings(labels=one.get("labels", {}), experiment=one.get("experiment", ""))
+    for dataset in one.get("datasets", ()):
+        out.datasets.add(dataset_ref=dataset["datasetRef"], dataset_version=dataset["datasetVersion"])
+    for code in one.get("code", ()):
+        out.code.add(step=code.get("step", ""), code_snapshot=code["codeSnapshot"])
+    for parameter in one.get("parameters", ()):
+        ((kind, value),) = parameter["value"].items()
+        field, convert = _VALUES[kind]
+        out.parameters.add(name=parameter["name"], value=value_pb2.Value(**{field: convert(value)}))
+    return out
 
 
-def _value(value: object) -> value_pb2.Value:
-    match value:
-        case bool():
-            return value_pb2.Value(bool_value=value)
-        case int():
-            return value_pb2.Value(int_value=value)
-        case float():
-            return value_pb2.Value(double_value=value)
-        case _:
-            return value_pb2.Value(string_value=str(value))
+_VALUES = {
+    "string": ("string_value", str),
+    # A decimal string: 64 bits do not fit into a JSON number.
+    "int64": ("int_value", int),
+    "double": ("double_value", float),
+    "bool": ("bool_value", bool),
+}
 
 
 def run(row: Any, *, plan: bytes = b"") -> run_pb2.Run:
