@@ -105,6 +105,9 @@ def _cluster(name: str, settings: Settings) -> dict[str, Any]:
                 # readers would delay the others.
                 "explicit_http_config": {
                     "http2_protocol_options": {
+                        # Callers share this connection. Where gRPC refuses a header's value, it refuses every later
+                        # use of that table entry, so that one caller's bad grpc-timeout would fail everybody's calls.
+                        "hpack_table_size": 0,
                         "initial_stream_window_size": 262144,
                         "initial_connection_window_size": 16777216,
                     }

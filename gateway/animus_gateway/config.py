@@ -136,7 +136,13 @@ def _strip() -> dict[str, Any]:
         {"remove": "x-envoy-original-method"},
         {"remove": "x-forwarded-client-cert"},
         {"remove": "x-forwarded-for"},
+        # What gRPC reads and no caller has to say: a value that it cannot read is INTERNAL.
+        {"remove_on_match": {"key_matcher": {"suffix": "-bin"}}},
+        {"remove_on_match": {"key_matcher": {"prefix": "grpc-internal-"}}},
         {"remove": "grpc-previous-rpc-attempts"},
+        {"remove": "grpc-retry-pushback-ms"},
+        {"remove": "grpc-status"},
+        {"remove": "grpc-message"},
     ]
     return {
         "name": "envoy.http.early_header_mutation.header_mutation",

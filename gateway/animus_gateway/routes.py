@@ -14,6 +14,8 @@ JWT = "envoy.filters.http.jwt_authn"
 
 # Nothing but gRPC may reach a service by its gRPC path: grpcio answers other bytes with a framing error.
 _GRPC_ONLY = [{"name": "content-type", "string_match": {"prefix": "application/grpc"}}]
+# A value that gRPC cannot read ends as INTERNAL; it is the caller's mistake.
+_READABLE = {"grpc-timeout": "[0-9]{1,8}[HMSmun]", "grpc-encoding": "identity|deflate|gzip"}
 # A request that was certainly not sent may be sent again, whatever it does.
 _UNSENT = {"retry_on": "connect-failure,refused-stream", "num_retries": 2}
 _SAFE = {
@@ -33,7 +35,7 @@ _SAFE = {
 
 def virtual_host(services: Sequence[Service], settings: Settings) -> dict[str, Any]:
     """Everything behind the one listener. The order of routes is their precedence."""
-    routes: list[dict[str, Any]] = []
+    routes: list[dict[str, Any]] = [_unreadable(name, pattern) for name, pattern in _READABLE.items()]
     for service in services:
         special = [m for m in service.methods if m.streams or m.safe]
         routes += [_method(m, service.cluster, settings) for m in special]
@@ -64,7 +66,7 @@ def table(routes: Sequence[dict[str, Any]]) -> str:
     for route in routes:
         match = route["match"]
         kind, value = next((k, v) for k, v in match.items() if k != "headers")
-        guard = " grpc" if "headers" in match else ""
+        guard = " grpc" if match.get("headers") is _GRPC_ONLY else ""
         if "direct_response" in route:
             rest = f"-> {route['direct_response']['status']}"
         else:
@@ -93,6 +95,21 @@ def _service(service: Service, settings: Settings) -> dict[str, Any]:
         "name": service.name,
         "match": {"prefix": f"/{service.name}/", "headers": _GRPC_ONLY},
         "route": _action(service.cluster, settings),
+    }
+
+
+def _unreadable(name: str, pattern: str) -> dict[str, Any]:
+    good = {"safe_regex": {"regex": pattern}}
+    return {
+        "name": f"bad {name}",
+        "match": {
+            "prefix": "/",
+            "headers": [
+                {"name": name, "present_match": True},
+                {"name": name, "string_match": good, "invert_match": True},
+            ],
+        },
+        "direct_response": {"status": 400, "body": {"inline_string": f"{name} cannot be read"}},
     }
 
 

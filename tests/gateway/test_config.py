@@ -69,6 +69,16 @@ def test_upstreams_accept_one_identity_each(written):
         assert tls["match_typed_subject_alt_names"] == [{"san_type": "URI", "matcher": expected}]
 
 
+def test_callers_share_no_header_table(written):
+    """grpcio refuses every use of a table entry whose value it once refused, so the table would carry one caller's
+    mistake to all others."""
+    http = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    for cluster in config.bootstrap(settings.load(written))["static_resources"]["clusters"]:
+        if cluster["name"] in UPSTREAMS:
+            options = cluster["typed_extension_protocol_options"][http]["explicit_http_config"]
+            assert options["http2_protocol_options"]["hpack_table_size"] == 0
+
+
 def test_no_secret_and_no_token_in_what_people_read(written):
     text = run.write(settings.load(written)).read_text()
     assert "PRIVATE KEY" not in text and '"kty"' not in text

@@ -185,6 +185,30 @@ def test_internal_headers_of_callers_do_not_arrive(gateway):
     assert seen["authorization"].startswith("Bearer ")
 
 
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ({"grpc_timeout": "soon"}, 400),
+        ({"grpc_encoding": "zzz"}, 400),
+        ({"grpc_timeout": "9S", "grpc_encoding": "identity"}, 200),
+        ({"grpc_tags_bin": "!"}, 200),
+        ({"some_bin": "!"}, 200),
+        ({"grpc_status": "many"}, 200),
+        ({"grpc_retry_pushback_ms": "many"}, 200),
+        ({"grpc_internal_encoding_request": "zzz"}, 200),
+    ],
+)
+def test_headers_that_grpc_cannot_read(gateway, header, status):
+    """Nobody else feels them: services share one connection among all callers."""
+    found, _, body = gateway.call("GET", f"{PROJECTS}/a", **header)
+    assert found == status, body
+    assert status == 200 or status_of(body) == (3, "REQUEST_MALFORMED")
+    with gateway.channel() as channel:
+        stub = project_pb2_grpc.ProjectServiceStub(channel)
+        metadata = [("authorization", f"Bearer {gateway.token()}")]
+        assert stub.GetProject(project_pb2.GetProjectRequest(name="projects/a"), metadata=metadata, timeout=20).name
+
+
 def test_downloads_and_uploads_stream(gateway):
     digest = "sha256:" + "0" * 64
     status, headers, body = gateway.call("GET", f"/catalog/v1/projects/a/blobs/{digest}:download")
