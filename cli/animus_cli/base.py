@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import json
@@ -123,8 +124,7 @@ def handled() -> Iterator[None]:
         raise typer.Exit(stop.code) from None
     except ClientError as error:
         _tell(error.message, error.reason, "", exits.next_step(error.reason, ""))
-        missing = error.reason in ("NOT_CONFIGURED", "GIT_MISSING")
-        raise typer.Exit(exits.REQUIREMENT if missing else exits.ERROR) from None
+        raise typer.Exit(exits.of_client(error.reason)) from None
     except RemoteError as error:
         violations = [{"field": v.field, "reason": v.reason, "description": v.description} for v in error.violations]
         _tell(
@@ -136,7 +136,11 @@ def handled() -> Iterator[None]:
             error.request_id,
         )
         raise typer.Exit(exits.BY_CODE.get(error.code, exits.ERROR)) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _tell(f"{where}{error.strerror or error}", errno.errorcode.get(error.errno or 0, type(error).__name__), "", "")
+        raise typer.Exit(exits.ERROR) from None
+    except ValueError as error:
         _tell(str(error), type(error).__name__, "", "")
         raise typer.Exit(exits.ERROR) from None
     except KeyboardInterrupt:

@@ -22,6 +22,13 @@ BY_CODE: Mapping[str, int] = {
     "RESOURCE_EXHAUSTED": UNAVAILABLE,
 }
 
+BY_REASON: Mapping[str, int] = {
+    "NOT_CONFIGURED": REQUIREMENT,
+    "GIT_MISSING": REQUIREMENT,
+    "DATASET_NOT_FOUND": NOT_FOUND,
+    "REVISION_NOT_FOUND": NOT_FOUND,
+}
+
 NEXT: Mapping[str, str] = {
     "NOT_CONFIGURED": "animus up --detach, or animus login ENDPOINT --token-file FILE",
     "TOKEN_INVALID": "animus login again, or check the clock of this machine",
@@ -35,6 +42,7 @@ NEXT: Mapping[str, str] = {
     "IMAGE_INDEX_DIGEST": "name the digest of one platform's manifest; animus image import prints it",
     "PLAN_CHANGED": "animus run plan again, and look at what changed",
     "RUN_NOT_PLANNABLE": "animus run plan tells every problem",
+    "DATASET_NOT_FOUND": "animus dataset push; a run binds another one with --dataset REF=NAME",
     "DATASET_VERSION_NOT_FOUND": "animus dataset list",
     "PIPELINE_INVALID": "animus pipeline validate FILE",
     "ARTIFACT_NOT_COMMITTED": "animus run show; the catalog may lag behind by a moment",
@@ -42,6 +50,11 @@ NEXT: Mapping[str, str] = {
     "LFS_POINTER": "git lfs migrate export, or push the files as a dataset",
     "ENDPOINT_INVALID": "animus login https://HOST:PORT --token-file FILE",
 }
+
+
+def of_client(reason: str) -> int:
+    """For what went wrong on this side, before or without a request."""
+    return BY_REASON.get(reason, ERROR)
 
 
 def next_step(reason: str, code: str) -> str:

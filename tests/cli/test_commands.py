@@ -156,3 +156,18 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_file_that_cannot_be_read_is_named(run: Any, tmp_path: Path) -> None:
+    done = run("pipeline", "apply", tmp_path / "absent.yaml", "--project", "a")
+    assert done.exit_code == exits.ERROR
+    assert "absent.yaml: No such file or directory" in done.stderr and "ENOENT" in done.stderr
+    done = run("pki", "show", "--dir", tmp_path)
+    assert done.exit_code == exits.ERROR and "PKI_MISSING" in done.stderr and "Errno" not in done.stderr
+
+
+def test_what_is_not_found_on_this_side_has_the_same_status(run: Any) -> None:
+    for reason in ("DATASET_NOT_FOUND", "REVISION_NOT_FOUND"):
+        with pytest.raises(typer.Exit) as caught, base.handled():
+            raise ClientError(reason, "x")
+        assert caught.value.exit_code == exits.NOT_FOUND

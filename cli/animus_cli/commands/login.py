@@ -22,7 +22,9 @@ def add(app: typer.Typer) -> None:
 def login(
     endpoint: Annotated[str, typer.Argument(help="https://HOST:PORT of the gateway.")],
     token_file: Annotated[Path, typer.Option("--token-file", help="Where your bearer token is kept fresh.")],
-    ca: Annotated[Path, typer.Option("--ca", help="PEM of the gateway's CA; the system's if absent.")] = Path(),
+    ca: Annotated[
+        Path, typer.Option("--ca", help="PEM of the gateway's CA; the system's if absent.", show_default=False)
+    ] = Path(),
 ) -> None:
     """Remember a gateway. Tokens stay where they are: your identity provider's helper keeps the file fresh."""
     from animus.catalog.v1 import project_pb2

@@ -29,7 +29,7 @@ def apply(
     from animus.orchestrator.v1 import pipeline_pb2
     from animus_client.errors import AlreadyExists
 
-    parent, id = full(project), pipeline or file.stem
+    parent, id, document = full(project), pipeline or file.stem, file.read_bytes()
     with client(as_) as it:
         try:
             request = pipeline_pb2.CreatePipelineRequest(parent=parent, pipeline_id=id)
@@ -39,7 +39,7 @@ def apply(
         found = it.call(
             it.pipelines_api.CreatePipelineVersion,
             pipeline_pb2.CreatePipelineVersionRequest(
-                parent=f"{parent}/pipelines/{id}", document=file.read_bytes(), media_type=_media_type(file)
+                parent=f"{parent}/pipelines/{id}", document=document, media_type=_media_type(file)
             ),
         )
     answer(found, lambda: show.pairs([("version", found.name), ("digest", found.pipeline_digest)]))

@@ -75,6 +75,7 @@ def rotate(purpose: Annotated[str, typer.Argument(help="contract or attestation.
 
     if purpose not in _PURPOSES:
         raise Stop(exits.USAGE, f"no purpose {purpose!r}: contract, attestation", "USAGE")
+    _domain(dir)
     target = dir / f"{purpose}.key"
     target.rename(dir / f"{purpose}.previous.key")
     pki.write_private(target, pki.key_pem(pki.new_signing_key()))
@@ -129,6 +130,7 @@ def _bundle(dir: Path) -> tuple[Any, str]:
     from animus_kit.documents import dsse
     from animus_kit.documents.bundle import TrustBundle
 
+    _domain(dir)
     root: Any = load_pem_public_key((dir / "root.pub").read_bytes())
     fingerprint = pki.key_id(root)
     payload, _ = dsse.verify((dir / "trust-bundle.json").read_bytes(), TrustBundle.NOUN, {fingerprint: root})

@@ -120,9 +120,8 @@ class Repository:
         except FileNotFoundError:
             raise ClientError("GIT_MISSING", "git is not installed") from None
         if done.returncode != 0:
-            raise ClientError(
-                "NOT_A_REPOSITORY", f"{self._path}: {done.stderr.strip().splitlines()[-1:] or 'git failed'}"
-            )
+            told = done.stderr.strip().splitlines() or ["git failed"]
+            raise ClientError("NOT_A_REPOSITORY", f"{self._path}: {told[-1]}")
         return done.stdout.strip()
 
 

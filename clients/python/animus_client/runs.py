@@ -129,9 +129,7 @@ class Runs:
         try:
             found = self._client.call(self._client.datasets_api.GetDataset, dataset_pb2.GetDatasetRequest(name=full))
         except NotFound as error:
-            raise ClientError(
-                "DATASET_NOT_FOUND", f"{full} does not exist: push it, or bind another (--dataset {dataset}=NAME)"
-            ) from error
+            raise ClientError("DATASET_NOT_FOUND", f"{full} does not exist") from error
         if not found.latest_version:
             raise ClientError("NO_DATASET_VERSION", f"{full} has no version yet: animus dataset push")
         return found.latest_version
