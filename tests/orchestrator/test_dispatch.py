@@ -53,6 +53,23 @@ def test_a_lease_that_ran_out_goes_to_another_agent_and_the_first_one_is_stale(w
     assert len([e for e in world.events("orchestrator.attempt.committed") if e["run"] == run.name]) <= 1
 
 
+def test_an_attempt_that_never_ends_is_taken_back_however_it_renews(world, project, agent):
+    node = agent()
+    node.connect()
+    run = world.submit(project, single(attempts=1))
+    (one,) = node.take()
+    node.running(one.attempt)
+    node.report()
+    with world.engine.begin() as conn:
+        conn.execute(
+            sa.text("UPDATE attempts SET lease_time = now() - interval '31 hours' WHERE name = :n"), {"n": one.attempt}
+        )
+    until(lambda: attempt_of(world, one.attempt).state == STATE.STATE_LOST)
+    assert attempt_of(world, one.attempt).state_reason == "OVERDUE"
+    assert node.intent(one.attempt, node.report()) == "STALE"
+    assert world.state(run.name) == "FAILED"
+
+
 def test_events_sent_twice_have_their_effect_once(world, project, agent):
     node = agent()
     node.connect()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
-
-from google.protobuf.duration_pb2 import Duration
 
 from animus.agent.v1 import dispatch_pb2 as pb
 from animus_orchestrator.dispatch.work import SessionState
@@ -24,28 +23,28 @@ def make(batch: Batch, sessions: list[SessionState], limits: Limits) -> dict[str
         return {}
     names = {n for s in sessions for n in s.listed} | {n for s in sessions for n in s.given}
     rows = queue.attempts_by_name(batch.conn, names, documents={n for s in sessions for n in s.given})
-    lease = Duration()
-    lease.FromTimedelta(limits.agent_lease)
-    return {s.agent.id: _directive(batch.touch(s), rows, lease) for s in sessions}
+    # What is left, not what a lease begins with: a push renews nothing, and an assignment that is sent again is older.
+    leases = {name: max(row.lease_until - batch.now - limits.lease_margin, timedelta(0)) for name, row in rows.items()}
+    return {s.agent.id: _directive(batch.touch(s), rows, leases) for s in sessions}
 
 
-def _directive(session: SessionState, rows: dict[str, queue.AttemptRow], lease: Duration) -> pb.Directive:
+def _directive(session: SessionState, rows: dict[str, queue.AttemptRow], leases: dict[str, timedelta]) -> pb.Directive:
     out = pb.Directive(unschedulable_reason=session.unschedulable)
     for name in sorted(session.listed):
         row = rows.get(name)
         intent = _intent(session, row)
         item = out.attempts.add(attempt=name, intent=intent)
         if intent in (_INTENT.INTENT_KEEP, _INTENT.INTENT_CANCEL):
-            item.lease_duration.CopyFrom(lease)
+            item.lease_duration.FromTimedelta(leases[name])
     for name in sorted(session.given):
         row = rows.get(name)
         if row is None or not row.live or row.agent != session.agent.id:
             # Ended before the agent ever listed it; if the assignment did arrive, its next Status is told STALE.
             session.ended(name)
         elif row.state == AttemptState.CANCELING.value:
-            out.attempts.add(attempt=name, intent=_INTENT.INTENT_CANCEL).lease_duration.CopyFrom(lease)
-        else:
-            out.assignments.add(attempt=name, contract=row.contract, grant=row.grant, lease_duration=lease)
+            out.attempts.add(attempt=name, intent=_INTENT.INTENT_CANCEL).lease_duration.FromTimedelta(leases[name])
+        elif leases[name]:
+            out.assignments.add(attempt=name, contract=row.contract, grant=row.grant, lease_duration=leases[name])
     return out
 
 

@@ -84,16 +84,16 @@ class Reaper:
         if not found:
             return 0
         loaded = graph_store.load(conn, {e.run_uid for e in found}, skip_locked=True)
-        # Read again under the lock: a renewal may have come first.
-        still = queue.still_expired(conn, loaded)
         now = graph_store.db_now(conn)
         lost = 0
-        for one in found:
-            if (one.run_uid, one.step, one.number) not in still:
-                continue
+        # Read again under the lock: a renewal may have come first.
+        for one in queue.still_expired(conn, loaded):
+            reason, message = "LEASE_EXPIRED", "its lease ran out"
+            if one.lease_until is not None:
+                reason, message = "OVERDUE", "it should have ended long ago"
             try:
                 loaded[one.run_uid].graph.lose(
-                    one.step, one.number, now, reason="LEASE_EXPIRED", message="its lease ran out", lease_until=None
+                    one.step, one.number, now, reason=reason, message=message, lease_until=one.lease_until
                 )
                 lost += 1
             except StaleAttempt:

@@ -221,37 +221,48 @@ def live_of(conn: Connection, agents: Iterable[str]) -> dict[str, AttemptRow]:
     return _read(conn.execute(_LIVE_OF, {"agents": wanted, "documents": []})) if wanted else {}
 
 
+OVERDUE_GRACE = timedelta(hours=6)
+"""Beyond a step's timeout: for fetching and uploading. A node that renews for longer hangs or lies."""
+
+
 @dataclass(frozen=True, slots=True)
 class Expired:
+    """A live attempt to be taken back. `lease_until` is None when its lease has run out."""
+
     run_uid: int
     step: str
     number: int
+    lease_until: datetime | None
+
+
+_RUN_OUT = attempts.c.lease_until < sa.func.now()
+_OVERDUE = (
+    attempts.c.lease_time
+    + sa.cast(steps.c.timeout_seconds, sa.Float) * sa.literal(timedelta(seconds=1), sa.Interval)
+    + sa.literal(OVERDUE_GRACE, sa.Interval)
+    < sa.func.now()
+)
+_EXPIRED = (
+    sa.select(
+        attempts.c.run_uid, steps.c.name, attempts.c.number, sa.case((_RUN_OUT, None), else_=attempts.c.lease_until)
+    )
+    .join(steps, steps.c.uid == attempts.c.step_uid)
+    .where(_LIVE, _RUN_OUT | _OVERDUE)
+    .order_by(attempts.c.lease_until)
+)  # fmt: skip
 
 
 def expired(conn: Connection, limit: int = 500) -> list[Expired]:
-    """Live attempts whose lease has run out by the database's clock."""
-    query = (
-        sa.select(attempts.c.run_uid, steps.c.name, attempts.c.number)
-        .join(steps, steps.c.uid == attempts.c.step_uid)
-        .where(_LIVE, attempts.c.lease_until < sa.func.now())
-        .order_by(attempts.c.lease_until)
-        .limit(limit)
-    )
-    return [Expired(*row) for row in conn.execute(query)]
+    """Live attempts whose lease has run out by the database's clock, or that should have ended long ago."""
+    return [Expired(*row) for row in conn.execute(_EXPIRED.limit(limit))]
 
 
-def still_expired(conn: Connection, run_uids: Iterable[int]) -> set[tuple[int, str, int]]:
+_STILL_EXPIRED = _EXPIRED.where(attempts.c.run_uid == among("runs", sa.BigInteger))
+
+
+def still_expired(conn: Connection, run_uids: Iterable[int]) -> list[Expired]:
     """Those of these (locked) runs, read again: a renewal may have come first."""
-    query = (
-        sa.select(attempts.c.run_uid, steps.c.name, attempts.c.number)
-        .join(steps, steps.c.uid == attempts.c.step_uid)
-        .where(
-            attempts.c.run_uid == among("runs", sa.BigInteger),
-            _LIVE,
-            attempts.c.lease_until < sa.func.now(),
-        )
-    )
-    return {tuple(row) for row in conn.execute(query, {"runs": list(run_uids)})}
+    return [Expired(*row) for row in conn.execute(_STILL_EXPIRED, {"runs": list(run_uids)})]
 
 
 def due_retries(conn: Connection, limit: int = 500) -> list[tuple[int, str]]:
