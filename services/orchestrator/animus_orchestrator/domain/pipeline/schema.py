@@ -244,7 +244,8 @@ class Object:
                 result[key] = value
         for key in self.fields:
             if key not in present and key not in self.optional:
-                context.refuse(node, join(path, key), "FIELD_REQUIRED", "is required; an empty list is written as []")
+                empty = "; an empty list is written as []" if isinstance(self.fields[key], List) else ""
+                context.refuse(node, join(path, key), "FIELD_REQUIRED", f"is required{empty}")
         return result
 
     def schema(self) -> dict[str, Any]:
