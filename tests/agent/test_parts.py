@@ -1,5 +1,6 @@
 """The agent's smaller parts, each alone."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,24 @@ def test_a_manifest_that_breaks_its_profile_is_refused(tmp_path: Path) -> None:
     code = blobs.put_tree({"a": b"x", "l": "a"}, manifest.CODE)
     with pytest.raises(ContractRefused):
         TreeCache(tmp_path / "trees").get(code, EPOCH, manifest.DATASET, blobs)
+
+
+def test_a_tree_is_never_evicted_between_being_found_and_being_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who takes hold of one either finds it gone and fetches it, or keeps it."""
+    blobs, cache = MemoryBlobs(), TreeCache(tmp_path / "trees", max_bytes=0)
+    digest = blobs.put_tree({"a": b"x"})
+    cache.get(digest, EPOCH, manifest.DATASET, blobs)
+    rename, held = os.rename, []
+
+    def watched(source: Path, target: Path) -> None:
+        held.append(cache._lock.locked())
+        rename(source, target)
+
+    monkeypatch.setattr("animus_agent.trees.os.rename", watched)
+    cache.evict()
+    assert held == [True] and not list((tmp_path / "trees").iterdir())
 
 
 def test_unused_trees_are_evicted(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ class TreeCache:
         self._flight = SingleFlight()
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
+        # One at a time looks at every folder: what another removes meanwhile would be an error.
+        self._evicting = threading.Lock()
         directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         for left in directory.glob(".gone-*"):
             remove_tree(left)
@@ -98,28 +100,38 @@ class TreeCache:
 
     def evict(self) -> None:
         """Removes the least recently used of what nobody holds, until the rest fits."""
-        homes = [p for p in self._directory.iterdir() if not p.name.startswith(".")]
-        homes.sort(key=lambda p: p.stat().st_mtime)
-        sizes = {home.name: int((home / "bytes").read_text()) for home in homes}
-        total = sum(sizes.values())
-        for name, size in sizes.items():
-            if total <= self._max_bytes:
-                return
-            with self._lock:
-                if self._held[name]:
-                    continue
-            self._drop(name)
-            total -= size
+        with self._evicting:
+            homes = [p for p in self._directory.iterdir() if not p.name.startswith(".")]
+            homes.sort(key=lambda p: p.stat().st_mtime)
+            sizes = {home.name: int((home / "bytes").read_text()) for home in homes}
+            total = sum(sizes.values())
+            for name, size in sizes.items():
+                if total <= self._max_bytes:
+                    return
+                with self._lock:
+                    if self._held[name]:
+                        continue
+                    # Renamed under the lock, so that nobody can find it and use it while it is removed.
+                    gone = self._set_aside(name)
+                if gone is not None:
+                    remove_tree(gone)
+                total -= size
 
     def _drop(self, name: str) -> None:
+        """Only a tree that failed verification is dropped while in use, and its attempt ends TAINTED: a container that
+        still runs on it sees it through its mount until the files are unlinked."""
+        with self._evicting:
+            gone = self._set_aside(name)
+        if gone is not None:
+            remove_tree(gone)
+
+    def _set_aside(self, name: str) -> Path | None:
         gone = self._directory / f".gone-{secrets.token_hex(8)}"
         try:
             os.rename(self._directory / name, gone)
         except FileNotFoundError:
-            return
-        # A container that still runs on it keeps seeing it through its mount, until the files are unlinked; only a
-        # tree that failed verification is dropped while in use, and its attempt ends TAINTED.
-        remove_tree(gone)
+            return None
+        return gone
 
     def _make(self, digest: str, epoch: int, profile: str, source: BlobSource, check: Callable[[], None]) -> None:
         part = self._directory / f".part-{_key(digest, epoch)}"

@@ -72,6 +72,8 @@ class ImageCache:
         self._flight = SingleFlight()
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
+        # One at a time looks at every folder: what another removes meanwhile would be an error.
+        self._evicting = threading.Lock()
         self._verified: set[str] = set()
         # Containers reach their root through these folders with the mapped user's rights.
         directory.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -121,20 +123,20 @@ class ImageCache:
 
     def evict(self) -> None:
         """Removes the least recently used of what nobody holds, until the rest fits."""
-        sizes = {d: self._bytes(d) for d in self.digests()}
-        total = sum(sizes.values())
-        for digest, size in sizes.items():
-            if total <= self._max_bytes:
-                return
-            with self._lock:
-                if self._held[digest]:
-                    continue
-                self._verified.discard(digest)
-                # Renamed under the lock, so that nobody can find it and use it while it is removed.
-                doomed = self._directory / f".tmp-{secrets.token_hex(8)}"
-                os.rename(self._directory / hex_of(digest), doomed)
-            remove_tree(doomed)
-            total -= size
+        with self._evicting:
+            sizes = {d: self._bytes(d) for d in self.digests()}
+            total = sum(sizes.values())
+            for digest, size in sizes.items():
+                if total <= self._max_bytes:
+                    return
+                with self._lock:
+                    if self._held[digest]:
+                        continue
+                    self._verified.discard(digest)
+                    # Renamed under the lock, so that nobody can find it and use it while it is removed.
+                    doomed = self._set_aside(self._directory / hex_of(digest))
+                remove_tree(doomed)
+                total -= size
 
     def _bytes(self, digest: str) -> int:
         return json.loads((self._directory / hex_of(digest) / "image.json").read_text())["bytes"]
@@ -190,9 +192,14 @@ class ImageCache:
             raise
 
     def _remove(self, home: Path) -> None:
+        with self._evicting:
+            doomed = self._set_aside(home)
+        remove_tree(doomed)
+
+    def _set_aside(self, home: Path) -> Path:
         doomed = self._directory / f".tmp-{secrets.token_hex(8)}"
         os.rename(home, doomed)
-        remove_tree(doomed)
+        return doomed
 
 
 def _make_mount_points(root: int) -> None:
