@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.resources
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -264,3 +265,22 @@ def test_where_the_gateway_is(tmp_path: Path) -> None:
     (tmp_path / ".config" / "animus" / "config.json").write_text(json.dumps(content))
     found = Config.discover({"HOME": str(tmp_path)})
     assert isinstance(found.tokens, FileToken) and found.tokens.token() == "kept"
+
+
+def test_every_public_service_has_a_stub(client: Client) -> None:
+    from google.api import annotations_pb2
+    from google.protobuf import descriptor_pb2
+
+    from animus_client.client import _STUBS
+
+    found = descriptor_pb2.FileDescriptorSet()
+    found.ParseFromString((importlib.resources.files("animus") / "descriptors.binpb").read_bytes())
+    public = {
+        service.name
+        for file in found.file
+        for service in file.service
+        if any(method.options.HasExtension(annotations_pb2.http) for method in service.method)
+    }
+    assert {service for _, _, service in _STUBS.values()} == public
+    for name in _STUBS:
+        assert getattr(client, name)
