@@ -24,9 +24,9 @@ from animus.orchestrator.v1 import pipeline_pb2, run_pb2, run_stream_pb2
 from animus_cli.stack.layout import Layout
 from animus_client.client import Client
 from bench import containers
+from bench.images import import_busybox
 from bench.local import client, create_project, folder, local_stack, need_sandbox
 from bench.report import Line, emit, median, tell
-from examples.images import busybox
 
 NAME = "chain"
 STEPS = 10
@@ -187,14 +187,6 @@ def agent_steps(layout: Layout, run: str) -> dict[str, float]:
             for name, took in told["milliseconds"].items():
                 found[name].append(took)
     return {name: round(median(times), 1) for name, times in found.items()}
-
-
-def import_busybox(who: Client, project: str, layout: Layout) -> str:
-    """The digest of an image of one program, locked in the project."""
-    image = layout.root / "image"
-    digest = busybox.build(image)
-    who.images.import_layout(f"{project}/environments/busybox", image)
-    return digest
 
 
 def apply(who: Client, project: str, pipeline: object) -> str:
