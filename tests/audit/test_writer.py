@@ -223,6 +223,23 @@ def test_a_caller_that_gave_up_before_the_writer_looked_is_left_out(engine):
     writer.stop()
 
 
+def test_many_requests_do_not_wait_one_by_one_for_a_database_that_is_away():
+    tries = []
+
+    def away():
+        tries.append(1)
+        raise psycopg.OperationalError("connection timed out")
+
+    engine = sa.create_engine("postgresql+psycopg://", creator=away)
+    writer = Writer(engine, SystemClock(), "w1")
+    source = Source("catalog")
+    results = [writer.submit(source.leaves(source.next(1))) for _ in range(50)]
+    writer.start()
+    assert all(isinstance(result.exception(10), LogUnavailable) for result in results)
+    writer.stop()
+    assert len(tries) == 2
+
+
 def test_a_lost_database_is_unavailable_and_comes_back(engine, fresh_database):
     writer = Writer(engine, SystemClock(), "w1")
     source = Source("catalog")

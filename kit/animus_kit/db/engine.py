@@ -73,3 +73,19 @@ def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
             yield conn
     finally:
         in_transaction.reset(token)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database failed rather than the statement: whoever tries again at once waits again."""
+    if isinstance(error, sa.exc.TimeoutError):  # every connection of the pool is in use
+        return True
+    if not isinstance(error, sa.exc.DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None) or ""
+    # Class 08 and 57P: the connection or the server went away; 53: out of connections, memory or disk.
+    gone = state[:2] in ("08", "53") or state.startswith("57P")
+    return (
+        error.connection_invalidated
+        or gone
+        or (not state and isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError))
+    )

@@ -17,6 +17,7 @@ import sqlalchemy.exc
 
 from animus_kit import trace
 from animus_kit.actor import Actor
+from animus_kit.db.engine import is_away
 from animus_kit.errors import (
     Aborted,
     AppError,
@@ -203,8 +204,7 @@ def _as_app_error(error: BaseException) -> AppError:
         # Class 40: serialization failures and deadlocks; 55P03: lock_timeout.
         if state.startswith("40") or state == "55P03":
             return Conflict("another transaction was faster", retry_after=0.1)
-        # Class 08 and 57P: the connection or the server went away; 53: out of connections or memory.
-        if error.connection_invalidated or state[:2] in ("08", "53") or state.startswith("57P") or not state:
+        if is_away(error):
             log.warning("the database does not answer", error=str(error.orig))
             return DatabaseUnavailable("the database does not answer", retry_after=1.0)
         if state == "57014":

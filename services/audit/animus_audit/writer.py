@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
 from animus_kit.clock import Clock
+from animus_kit.db.engine import is_away
 from animus_kit.errors import AppError
 from animus_kit.log import get_logger
 
@@ -84,7 +85,7 @@ class Writer:
             try:
                 self._write(batch)
             except Exception as error:
-                self._write_singly(batch, error)
+                self._write_again(batch, error)
 
     def _take(self) -> list[_Request]:
         """All that waits, up to the batch size; empty only when stopping and nothing is left."""
@@ -103,9 +104,23 @@ class Writer:
                 if batch or self._stopping:
                     return batch
 
-    def _write_singly(self, batch: list[_Request], error: Exception) -> None:
-        """A batch failed as a whole. One bad request must not take its neighbours with it."""
+    def _write_again(self, batch: list[_Request], error: Exception) -> None:
+        """A batch failed as a whole. One bad request must not take its neighbours with it; but where the database is
+        away none can succeed, and each would wait for it in vain."""
         log.warning("a batch failed", requests=len(batch), error=type(error).__name__)
+        if not is_away(error):
+            return self._write_singly(batch)
+        try:
+            self._write(batch)  # perhaps only our connection was lost
+        except Exception as still:
+            if not is_away(still):
+                return self._write_singly(batch)
+            log.error("the log's database is away", error=str(still))
+            for request in batch:
+                if not request.done.done():
+                    request.done.set_exception(LogUnavailable())
+
+    def _write_singly(self, batch: list[_Request]) -> None:
         for request in batch:
             if request.done.done():
                 continue

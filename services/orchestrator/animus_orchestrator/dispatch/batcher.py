@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+from animus_kit.db.engine import is_away
 from animus_kit.errors import AppError
 from animus_kit.log import get_logger
 
@@ -63,13 +64,20 @@ class Batcher(Generic[Work, Answer]):
                 for _ in batch:
                     self._queue.task_done()
 
-    def _do(self, loop: asyncio.AbstractEventLoop, batch: list[tuple[Work, asyncio.Future[Answer]]]) -> None:
+    def _do(
+        self, loop: asyncio.AbstractEventLoop, batch: list[tuple[Work, asyncio.Future[Answer]]], *, again: bool = True
+    ) -> None:
         try:
             answers = list(self._apply([work for work, _ in batch]))
         except Exception as error:  # one bad item must not take the others with it: each gets a transaction of its own
-            if len(batch) == 1:
-                log.exception("dispatch work failed", extra={"work": type(batch[0][0]).__name__})
-                loop.call_soon_threadsafe(_settle, batch[0][1], error)
+            away = is_away(error)
+            if away and again:  # perhaps only our connection was lost
+                return self._do(loop, batch, again=False)
+            # A database that is away does not answer the next one either: each would wait for it in vain.
+            if len(batch) == 1 or away:
+                log.exception("dispatch work failed", extra={"work": type(batch[0][0]).__name__, "size": len(batch)})
+                for _, done in batch:
+                    loop.call_soon_threadsafe(_settle, done, error)
                 return
             log.warning("a batch failed and is applied one by one", extra={"size": len(batch), "error": str(error)})
             for item in batch:
