@@ -6,6 +6,7 @@ import time
 import uuid
 
 import grpc
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -13,7 +14,7 @@ from animus.agent.v1 import dispatch_pb2 as pb
 from animus.orchestrator.v1 import agent_pb2, run_pb2
 from animus_kit.status import from_rpc_error
 from tests.orchestrator.agents import CLASS, STATE, Agent
-from tests.orchestrator.samples import pipeline, single, step_yaml
+from tests.orchestrator.samples import chain, pipeline, single, step_yaml
 from tests.orchestrator.steering import attempt_of, expire, hurry
 from tests.orchestrator.world import until
 
@@ -315,3 +316,48 @@ def test_every_third_message_lost_and_every_fifth_doubled_the_run_still_ends_rig
     assert all(s.current_attempt == 1 for s in world.steps(run.name).values()), "nothing ran twice"
     until(lambda: [e for e in world.events("orchestrator.run.succeeded") if e["resource"] == run.name])
     assert len([e for e in world.events("orchestrator.attempt.committed") if e["run"] == run.name]) == 4
+
+
+def test_the_database_goes_away_in_the_middle_and_the_run_still_ends_once(world, project, agent):
+    node = agent()
+    node.connect()
+    run = world.submit(project, chain())
+    (one,) = node.take()
+    with psycopg.connect(world.database.admin_dsn, autocommit=True) as admin:
+        admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE usename = 'orchestrator' AND datname = current_database()"
+        )
+    spool = [
+        node.event(one.attempt, state_changed=pb.StateChanged(state=STATE.STATE_RUNNING)),
+        node.event(one.attempt, result=node.result(one.attempt)),
+    ]
+
+    def deliver() -> bool:
+        """As an agent does: connects again and sends what is not acknowledged."""
+        try:
+            if node.session.ended:
+                node.connect()
+            node.tell(*[e for e in spool if e.seq > node.welcome.acknowledged_seq] or spool)
+            return True
+        except (AssertionError, grpc.RpcError):
+            node.close()
+            until(lambda: node.session.ended)
+            return False
+
+    until(deliver, 60)
+    node.hold.pop(one.attempt)
+    until(lambda: _state(world, run.name, "prepare") == "SUCCEEDED")
+    node.report()
+    (two,) = node.take()
+    node.running(two.attempt)
+    node.succeed(two.attempt)
+    until(lambda: world.state(run.name) == "SUCCEEDED")
+    assert all(s.current_attempt == 1 for s in world.steps(run.name).values())
+
+
+def _state(world, run: str, step: str) -> str:
+    try:
+        return world.step_state(run, step)
+    except grpc.RpcError:
+        return ""  # a pooled connection that has not noticed yet
