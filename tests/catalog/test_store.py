@@ -62,6 +62,18 @@ def test_the_same_twice_is_stored_once(stored):
     assert b"".join(store.read(digest_of(b"same"), 4)) == b"same"
 
 
+def test_a_blob_is_durable_before_anybody_owns_it(tmp_path, monkeypatch):
+    """The name in its folder as well as the bytes: a power cut must not leave an owner without the blob."""
+    store = BlobStore.open(f"file://{tmp_path}/blobs")
+    staging, synced = Staging(store.staging_folder), []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), sync(fd)))
+    for _ in range(2):
+        synced.clear()
+        digest = put(store, staging, b"kept").removeprefix("sha256:")
+        assert synced == [f"{tmp_path}/blobs/sha256/{digest[:2]}"]
+
+
 def test_what_is_there_is_never_overwritten(stored, tmp_path):
     """Not even by a caller that lies about what it verified."""
     store, staging = stored

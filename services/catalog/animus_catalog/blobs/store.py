@@ -5,6 +5,7 @@ A key is written once and never again. Who may read what is not decided here: th
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,10 @@ class BlobStore:
         parts = urlsplit(url)
         if parts.scheme in ("", "file") and not parts.netloc and parts.path.startswith("/"):
             folder = Path(unquote(parts.path))
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # All of them now, so that a new blob changes one folder only, which `adopt` then syncs.
+            for number in range(256):
+                (folder / "sha256" / f"{number:02x}").mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync_folder(folder / "sha256")
             return cls(LocalStore(folder), folder)
         if parts.scheme == "s3" and parts.netloc:
             # Without a condition on the copy, a bucket would overwrite: "multipart" is the one S3 and its kin share.
@@ -53,7 +57,7 @@ class BlobStore:
         return self._folder / "staging" if self._folder else None
 
     def adopt(self, file: Path, digest: str) -> None:
-        """Makes a complete, verified, synced file the blob `digest`. The file is gone afterwards.
+        """Makes a complete, verified, synced file the blob `digest`, durably. The file is gone afterwards.
 
         As much work when the store has the blob as when it has not, so that time tells nothing of other projects.
         """
@@ -70,6 +74,9 @@ class BlobStore:
         finally:
             if self._folder is None:
                 obstore.delete(self._store, incoming)
+        if self._folder is not None:
+            # Also when it was there: whoever put it may not have come so far. Ownership, written next, is durable.
+            _sync_folder((self._folder / key).parent)
         file.unlink(missing_ok=True)
 
     def exists(self, digest: str) -> bool:
@@ -93,6 +100,14 @@ class BlobStore:
         """A blob of `size` bytes in pieces of at most 1 MiB. Raises BlobLost."""
         for start in range(0, size, READ_CHUNK):
             yield self.read_range(digest, start, min(READ_CHUNK, size - start))
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _key(digest: str) -> str:
