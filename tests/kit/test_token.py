@@ -189,6 +189,12 @@ def test_symmetric_and_private_keys_of_a_key_set_are_left_out() -> None:
         verifier.verify(forge({"alg": "HS256", "kid": "ec1", "typ": "at+jwt"}, claims(), secret=b"secret"))
 
 
+def test_one_broken_key_of_a_key_set_takes_no_other_with_it() -> None:
+    unusual = {**EC_JWK, "kid": "odd", "crv": "secp256k1"}
+    verifier = TokenVerifier(ISSUER, AUDIENCE, Keys(unusual, {"kty": "RSA", "kid": "empty"}, EC_JWK), StillClock())
+    assert verifier.verify(sign(claims())).subject == "alice"
+
+
 def test_an_unknown_key_id_reads_the_keys_again_once_a_minute() -> None:
     clock, keys = StillClock(), Keys()
     verifier = TokenVerifier(ISSUER, AUDIENCE, keys, clock)

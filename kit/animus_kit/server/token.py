@@ -22,6 +22,9 @@ from jose.exceptions import JOSEError
 
 from animus_kit.clock import Clock
 from animus_kit.errors import Unauthenticated
+from animus_kit.log import get_logger
+
+log = get_logger(__name__)
 
 # Algorithm → the only key type it may be used with.
 ALGORITHMS: Mapping[str, str] = {
@@ -169,18 +172,21 @@ class TokenVerifier:
 
 
 def _load(read: Callable[[], bytes]) -> dict[str, tuple[str, Any]]:
-    """The asymmetric signature keys of a JWKS by key id; any other entry is left out."""
+    """The asymmetric signature keys of a JWKS by key id; any other entry is left out, and so is one that is broken."""
     try:
         entries = json.loads(read())["keys"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TokenInvalid("the issuer's keys cannot be read") from error
     keys: dict[str, tuple[str, Any]] = {}
     for entry in entries:
-        key_type, key_id = entry.get("kty"), entry.get("kid")
-        algorithm = entry.get("alg") or {"EC": "ES256", "RSA": "RS256"}.get(key_type)
-        usable = ALGORITHMS.get(algorithm) == key_type and entry.get("use", "sig") == "sig" and "d" not in entry
-        if usable and isinstance(key_id, str):
-            keys[key_id] = (key_type, jwk.construct(entry, algorithm=algorithm).to_dict())
+        try:
+            key_type, key_id = entry.get("kty"), entry.get("kid")
+            algorithm = entry.get("alg") or {"EC": "ES256", "RSA": "RS256"}.get(key_type)
+            usable = ALGORITHMS.get(algorithm) == key_type and entry.get("use", "sig") == "sig" and "d" not in entry
+            if usable and isinstance(key_id, str):
+                keys[key_id] = (key_type, jwk.construct(entry, algorithm=algorithm).to_dict())
+        except Exception as error:  # whatever the library makes of it: the issuer's other keys are good
+            log.warning("a key of the issuer is left out", error=repr(error))
     return keys
 
 
