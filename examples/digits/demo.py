@@ -67,7 +67,9 @@ def main(arguments: list[str]) -> int:
 
 
 def demo_folder() -> Path:
-    """Beside the user's own stack, never the same."""
+    """$ANIMUS_DEMO_DIR, or a folder beside the user's own stack: never the same."""
+    if given := os.environ.get("ANIMUS_DEMO_DIR"):
+        return Path(given).resolve()
     return stack_folder({k: v for k, v in os.environ.items() if k != "ANIMUS_DIR"}).parent / "animus-demo"
 
 
