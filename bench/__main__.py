@@ -101,12 +101,13 @@ def show(lines: list[dict[str, Any]]) -> None:
     table = Table("what", "unit", title=None)
     for heading in ("floor", "Animus", "ratio"):
         table.add_column(heading, justify="right")
+    table.add_column("the floor is")
     table.add_column("budget")
     table.add_column("met")
     for line in lines:
         met = {True: "yes", False: "no", None: ""}[line["met"]]
         numbers = ["" if line[key] is None else f"{line[key]:g}" for key in ("floor", "product", "ratio")]
-        table.add_row(f"{line['bench']}: {line['what']}", line["unit"], *numbers, line["budget"], met)
+        table.add_row(f"{line['bench']}: {line['what']}", line["unit"], *numbers, line["floor_is"], line["budget"], met)
     if lines:
         Console(file=sys.stderr, width=None if sys.stderr.isatty() else 160).print(table)
 
