@@ -48,24 +48,24 @@ proto-breaking: setup ## fail when proto/ breaks clients of the last release or 
 
 test: setup ## run the tests; the last lines count what was skipped, and why (ARGS go to pytest)
 	@scripts/system-packages --warn test
-	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@scripts/rooted $(PY) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 check: lint gen-check proto-breaking test ## what continuous integration runs
 
 demo: setup ## train on the handwritten digits: a local stack, one real pipeline, its lineage and its audit events
 	@$(READY)
-	@$(PY) -m examples.digits.demo $(ARGS)
+	@scripts/rooted $(PY) -m examples.digits.demo $(ARGS)
 
 demo-smoke: setup ## the demo in its short form: two busybox steps instead of training
 	@$(READY)
-	@$(PY) -m examples.digits.demo --smoke $(ARGS)
+	@scripts/rooted $(PY) -m examples.digits.demo --smoke $(ARGS)
 
 demo-down: setup ## end a demo stack that was left running
-	@$(PY) -m examples.digits.demo --down $(ARGS)
+	@scripts/rooted $(PY) -m examples.digits.demo --down $(ARGS)
 
 bench: setup ## measure, beside the raw floor of this machine
 	@$(READY)
-	@$(PY) -m bench $(ARGS)
+	@scripts/rooted $(PY) -m bench $(ARGS)
 
 clean: ## remove what the targets above left in the tree, and .venv
 	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis out build
