@@ -64,6 +64,7 @@ def test_a_hostile_agent_has_no_effect_on_what_it_does_not_hold(world, project, 
             "PROVENANCE_INVALID",
             CLASS.FAILURE_CLASS_TAINTED,
         ),
+        (lambda n, a: {"exit_code": 1}, "PROVENANCE_INVALID", CLASS.FAILURE_CLASS_TAINTED),
         (lambda n, a: {"state": STATE.STATE_RUNNING}, "STATE_NOT_REPORTABLE", CLASS.FAILURE_CLASS_INFRASTRUCTURE),
     ],
 )
@@ -77,6 +78,7 @@ def test_a_result_outside_its_contract_is_refused(world, project, agent, wrong, 
     node.succeed(one.attempt, **changes)
     ended = attempt_of(world, one.attempt)
     assert (ended.state, ended.state_reason, ended.failure_class) == (STATE.STATE_FAILED, reason, failure)
+    assert not ended.provenance
     assert world.state(run.name) == "FAILED"
     assert not world.steps(run.name)["only"].outputs
 

@@ -202,6 +202,9 @@ def _check_provenance(
         raise ResultRefused("PROVENANCE_INVALID", f"{error.reason}: {error}"[:1024], tainted=True) from None
     if statement.sandbox_report_digest != sha256(told.sandbox_report) or report.attempt != contract.attempt:
         raise ResultRefused("PROVENANCE_INVALID", "the sandbox report is not the signed one", tainted=True)
+    # A step that succeeded is one whose first process ended with 0, and nothing else.
+    if (told.exit_code, statement.exit_code) != (0, 0):
+        raise ResultRefused("PROVENANCE_INVALID", "a success with an exit status other than 0", tainted=True)
     if dict(statement.metrics) != dict(metrics):
         raise ResultRefused("PROVENANCE_INVALID", "the metrics are not the signed ones", tainted=True)
 

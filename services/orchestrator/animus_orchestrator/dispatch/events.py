@@ -184,7 +184,8 @@ def _end(state: _Pass, row: queue.AttemptRow, told: pb.AttemptResult, result: Re
         {
             "b_uid": row.step_uid,
             "b_number": row.number,
-            "b_provenance": told.provenance or None,
+            # Of a success it was checked; any other would be shown as proof of what nobody verified.
+            "b_provenance": told.provenance if result.state is AttemptState.SUCCEEDED else None,
             "b_report": told.sandbox_report or None,
         }
     )
