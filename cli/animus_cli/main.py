@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -72,6 +73,8 @@ def root(
 
 
 def main() -> None:
+    # Read when gRPC is imported; its own lines about a handshake that failed would stand between ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     app()
 
 

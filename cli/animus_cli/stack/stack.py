@@ -52,16 +52,20 @@ def up(layout: Layout, tell: Tell, *, agent: bool = True) -> None:
         keys.make(layout, datetime.now(UTC))
         if who is not None:
             keys.hand_over(layout, who.pw_uid, who.pw_gid)
-        tell("starting PostgreSQL")
+        if _postgres_state(layout).pid is None:
+            tell("starting PostgreSQL")
         cluster = database.start(layout)
         database.prepare(layout, cluster)
         programs.write_gateway_settings(layout)
         every = programs.control_plane(layout, cluster)
-        tell("starting " + ", ".join(name for name in every if processes.find(layout, name) is None))
+        missing = [name for name in every if processes.find(layout, name) is None]
+        if missing:
+            tell("starting " + ", ".join(missing))
         _start_all(layout, list(every.values()), who)
         _write_client(layout)
         if agent:
-            tell("starting the agent")
+            if processes.find(layout, "agent") is None:
+                tell("starting the agent")
             _start_agent(layout, who)
 
 

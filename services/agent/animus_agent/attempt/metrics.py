@@ -91,4 +91,4 @@ def _read(folder: Path, name: str, offset: int, limit: int) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise OutputRefused(f"{name} cannot be read: {error}", "METRICS_INVALID") from error
+        raise OutputRefused(f"{name} cannot be read: {error.strerror or error}", "METRICS_INVALID") from error
