@@ -4,7 +4,7 @@
 
 Results are JSON lines on standard output, and a table at the end. Exit status: 0 when all of it was measured, 1 when
 something could not be, 3 when this machine cannot run sandboxes (the rest is measured all the same). Whether a budget
-is met never fails the run: read it in the table.
+is met never fails the run: read it in the table. What does not fit into `--seconds` is ended, or not begun, and said.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from rich.table import Table
 MISSING = 3
 # For a stack to come down after it was told to.
 GRACE_SECONDS = 60
+TOTAL_SECONDS = 300
+# A stack alone takes as long to come up and go down.
+LEAST_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,10 @@ def main(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("names", nargs="*", metavar="name", help="what to measure; everything without one")
-    chosen = parser.parse_args(arguments).names or names
+    parser.add_argument("--seconds", type=int, default=TOTAL_SECONDS, help="for all of it (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    chosen = given.names or names
+    deadline = time.monotonic() + given.seconds
     if unknown := sorted(set(chosen) - set(names)):
         parser.error(f"no such measurement: {', '.join(unknown)}; there are {', '.join(names)}")
     print(f"load average before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", file=sys.stderr)
@@ -64,22 +70,25 @@ def main(arguments: list[str]) -> int:
         if bench.name not in chosen:
             continue
         print(f"{bench.name}: {bench.about}", file=sys.stderr, flush=True)
-        code, found = measure(bench)
+        code, found = measure(bench, min(bench.seconds, deadline - time.monotonic()))
         lines += found
         if code:
-            print(f"{bench.name}: not measured, exit status {code}", file=sys.stderr)
+            print(f"{bench.name}: not finished, exit status {code}", file=sys.stderr)
             status = code if code == MISSING and status == 0 else status if code == MISSING else 1
     show(lines)
     return status
 
 
-def measure(bench: Bench) -> tuple[int, list[dict[str, Any]]]:
+def measure(bench: Bench, seconds: float) -> tuple[int, list[dict[str, Any]]]:
     """Exit status and lines. A process of its own: the memory and threads of one do not weigh on the next."""
+    if seconds < LEAST_SECONDS:
+        print(f"{bench.name}: no time is left for it (--seconds)", file=sys.stderr)
+        return 1, []
     command = [sys.executable, "-m", f"bench.{bench.name}", *bench.arguments]
     began = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            out, _ = process.communicate(timeout=bench.seconds)
+            out, _ = process.communicate(timeout=seconds)
         except (subprocess.TimeoutExpired, KeyboardInterrupt) as cut:
             # As Ctrl-C does, so that its stack comes down; killed only when even that hangs.
             process.send_signal(signal.SIGINT)
@@ -90,7 +99,7 @@ def measure(bench: Bench) -> tuple[int, list[dict[str, Any]]]:
                 out, _ = process.communicate()
             if isinstance(cut, KeyboardInterrupt):
                 raise
-            print(f"{bench.name}: took more than {bench.seconds} s", file=sys.stderr)
+            print(f"{bench.name}: took more than {seconds:.0f} s", file=sys.stderr)
     sys.stdout.write(out)
     sys.stdout.flush()
     print(f"  {time.monotonic() - began:.0f} s", file=sys.stderr)

@@ -5,6 +5,7 @@ quota volume of the product, beside the attempt's whole list of steps with blobs
 """
 
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -35,6 +36,8 @@ def main(rounds: int) -> None:
             whole.append(attempt_once(world, marks))
     finally:
         pool.close()
+        driver.close()
+        shutil.rmtree(root, ignore_errors=True)
     report = {
         "floor_ms": summary(floor),
         "attempt_ms": summary(whole),
