@@ -40,11 +40,14 @@ def test_rows_come_in_order_until_acknowledged_and_numbers_never_come_back(tmp_p
     one = spool(tmp_path)
     one.accept("a", b"1")
     one.state("a", b"2", durable=True)
+    assert one.result_of("a") is None
     assert one.result("a", b"3") and not one.result("a", b"4")
+    assert one.result_of("a") == b"3"
     assert [(row.seq, row.body) for row in one.after(0)] == [(1, b"1"), (2, b"2"), (3, b"3")]
     one.acknowledge(2)
     assert [row.seq for row in one.after(0)] == [3]
     one.acknowledge(3)
+    assert one.result_of("a") is None
     one.close()
     two = spool(tmp_path)
     assert two.spool_id == one.spool_id

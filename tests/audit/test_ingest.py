@@ -1,12 +1,17 @@
 """EventIngestService over mTLS: the source is the certificate, and what is answered is durable."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from animus.audit.v1 import ingest_pb2 as pb
 from animus.audit.v1 import ingest_pb2_grpc as rpc
+from animus_audit.service.ingest import append
 from animus_audit.verify import verify
+from animus_audit.writer import Writer
+from animus_kit.clock import SystemClock
+from animus_kit.errors import DeadlineExceeded
 from animus_kit.testing.contracts import assert_no_streams, assert_table_covers
 from tests.services import refused
 
@@ -117,3 +122,11 @@ def test_the_tables_cover_the_descriptors():
     assert_table_covers(SYNC_ROWS, [f"animus.audit.v1.{name}" for name in names[:2]])
     assert_table_covers(STREAM_ROWS, [f"animus.audit.v1.{name}" for name in names[2:]])
     assert_no_streams([f"animus.audit.v1.{name}" for name in names[:2]])
+
+
+def test_a_caller_without_time_left_does_not_wait():
+    source, writer = Source("catalog"), Writer(None, SystemClock(), "w1")  # not started: nothing is ever written
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        append(writer, source.name, source.generation, source.next(), 0.0)
+    assert time.monotonic() - began < 10

@@ -306,10 +306,8 @@ class Holdings:
 
     def _last_state(self, name: str) -> int:
         """Of an attempt that has ended; once its result was acknowledged the row is gone, and any end will do."""
-        for row in self._spool.after(0, limit=1_000_000, max_bytes=1 << 40):
-            if row.attempt == name and row.kind == "result":
-                return pb.SpoolEvent.FromString(row.body).result.state
-        return State.STATE_FAILED
+        body = self._spool.result_of(name)
+        return pb.SpoolEvent.FromString(body).result.state if body else State.STATE_FAILED
 
 
 def _size(contract: bytes) -> tuple[int, int]:

@@ -142,6 +142,14 @@ class Spool:
             self.on_row(True)
         return bool(first)
 
+    def result_of(self, attempt: str) -> bytes | None:
+        """The end of an attempt, while it is not yet acknowledged. Reads no other row: logs may fill the spool."""
+        with self._lock:
+            row = self._db.execute(
+                "select body from events where attempt = ? and kind = ?", (attempt, RESULT)
+            ).fetchone()
+        return row[0] if row else None
+
     def cursors(self, attempt: str) -> Cursors:
         with self._lock:
             row = self._db.execute(

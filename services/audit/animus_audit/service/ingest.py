@@ -51,7 +51,7 @@ def append(writer: Writer, source: str, generation: str, events: Sequence[Sent],
     """Checks, hands to the writer, waits for the commit. timeout: seconds, None where the caller set none."""
     done = writer.submit(leaves(source, generation, events))
     try:
-        return done.result(min(timeout or LONGEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS))
+        return done.result(LONGEST_WAIT_SECONDS if timeout is None else min(timeout, LONGEST_WAIT_SECONDS))
     except FutureTimeout:
         done.cancel()
         raise DeadlineExceeded("the log did not take the events in time") from None
