@@ -163,6 +163,33 @@ def test_a_push_and_a_repeated_assignment_lend_no_more_than_is_left(world, proje
     assert told(margin - 1) == [0]
 
 
+def test_a_status_from_before_an_attempt_began_disowns_nothing(world, project):
+    """One batch may hold a Status and what the agent told right after it, and does not keep their order."""
+    run = many_steps(world, project, 1)
+    one, mine = enrolled(world, project), writer(world)
+    (opened,) = mine.apply([hello(one, 1)])
+    (given,) = (a.attempt for a in opened.directive.assignments)
+    began = pb.SpoolEvent(seq=1, attempt=given, state_changed=pb.StateChanged(state=STATE.STATE_RUNNING))
+    before = pb.Status(sequence=2)
+    before.client_time.GetCurrentTime()
+    mine.apply(
+        [
+            StatusWork(opened.session, before),
+            EventsWork(opened.session, pb.Events(spool_id=one.spool, events=[began])),
+        ]
+    )
+
+    def state() -> str:
+        with world.engine.connect() as conn:
+            return conn.execute(sa.text("SELECT state FROM attempts WHERE name = :n"), {"n": given}).scalar_one()
+
+    assert state() == "RUNNING" and world.state(run) == "RUNNING"
+    after = pb.Status(sequence=3)
+    after.client_time.GetCurrentTime()
+    mine.apply([StatusWork(opened.session, after)])
+    assert state() != "RUNNING"
+
+
 def test_a_batch_that_fails_leaves_sessions_as_they_were(world, project, monkeypatch):
     many_steps(world, project, 2)
     one = enrolled(world, project)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -121,12 +122,15 @@ def seen(session: SessionState) -> agent_store.Seen:
     )
 
 
-def reconcile(batch: Batch, spoke: list[tuple[SessionState, pb.Status, bool]]) -> None:
+def reconcile(batch: Batch, spoke: list[tuple[SessionState, pb.Status, bool]], heard: Set[str]) -> None:
     """Finds attempts that an agent should hold and does not list.
 
     Given and never listed: its assignment was lost, or is on its way, and is sent again. Listed once, or leased to
     another process of the node: the node has lost it. That its processes are dead is not known before the lease runs
     out.
+
+    `heard`: attempts of which this batch holds events. They may have been accepted after the Status was written, whose
+    place among the events is not kept: the next one tells.
     """
     if not spoke:
         return
@@ -137,6 +141,8 @@ def reconcile(batch: Batch, spoke: list[tuple[SessionState, pb.Status, bool]]) -
         size = Size(row.cpu_millis, row.memory_bytes, row.gpu_uuids)
         if row.name in session.listed:
             session.sizes.setdefault(row.name, size)
+            continue
+        if row.name in heard:
             continue
         heard_of = row.listed or row.ran or row.state in _REPORTED
         if row.name in session.given and not heard_of:

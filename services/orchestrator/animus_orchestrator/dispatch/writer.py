@@ -127,7 +127,7 @@ class Writer:
         ]
         for session, status, _ in spoke:
             sessions.take_status(batch.touch(session), status, self._clock.now())
-        sessions.reconcile(batch, spoke)
+        sessions.reconcile(batch, spoke, {e.attempt for _, w in told for e in w.events.events})
         queue.renew(conn, [(h.attempt, s.agent.id) for s, status, _ in spoke for h in status.held], self._limits.lease)
         agent_store.save_seen(conn, [sessions.seen(s) for s, _, _ in spoke])
         for work in works:
