@@ -42,7 +42,7 @@ class Bench:
 
 BENCHES = (
     Bench("chain", "a chain of ten sandboxed steps, submit to committed and in the log", 150, ("3",)),
-    Bench("queue", "attempts leased, reported and committed by dispatch", 90, ("1000",)),
+    Bench("attempts", "attempts leased, reported and committed by dispatch", 90, ("1000",)),
     Bench("audit_append", "events into the log, batches of 100 and more", 90, ("2",)),
     Bench("dataset", "hashing and storing a dataset", 90),
     Bench("run_list", "a page of runs through the gateway", 90),

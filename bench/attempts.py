@@ -1,6 +1,6 @@
 """Attempts leased, reported and committed by dispatch's writer, beside SKIP LOCKED lease and complete, batched.
 
-    .venv/bin/python -m bench.queue [attempts]
+    .venv/bin/python -m bench.attempts [attempts]
 
 The runs are submitted to a real stack; then the writer of dispatch, in this process and on that stack's database, serves
 agents that do nothing: each answer's assignments come back as signed results in the next batch. Contracts and grants are
@@ -44,7 +44,7 @@ from bench.images import import_busybox
 from bench.local import client, create_project, local_stack
 from bench.report import Line, emit, tell
 
-NAME = "queue"
+NAME = "attempts"
 STEPS = 100
 AGENTS = 8
 SLOTS = 8
