@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from animus_cli.stack.layout import Layout
+from animus_kit import passage
 
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.1
@@ -64,9 +65,7 @@ def find(layout: Layout, name: str) -> Running | None:
 
 def start(layout: Layout, program: Program, who: pwd.struct_passwd | None) -> Running:
     """Starts it, detached from this process's session and terminal."""
-    identity: dict[str, object] = {}
-    if who is not None and not program.privileged:
-        identity = {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
+    arguments, identity = passage.to(program.arguments, None if program.privileged else who)
     environment = {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C.UTF-8",
@@ -77,14 +76,14 @@ def start(layout: Layout, program: Program, who: pwd.struct_passwd | None) -> Ru
     }
     with (layout.logs / f"{program.name}.log").open("ab") as log:
         child = subprocess.Popen(
-            program.arguments,
+            arguments,
             env=environment,
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
-            **identity,  # type: ignore[call-overload]
+            **identity,
         )
     started = _start_time(child.pid)
     running = Running(child.pid, started or 0)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import grp
 import hashlib
 import importlib.util
 import os
@@ -29,6 +28,8 @@ from pathlib import Path
 
 import psycopg
 from psycopg import sql
+
+from animus_kit import passage
 
 ADMIN = "animus_admin"
 ACCOUNT = "animus"
@@ -219,12 +220,12 @@ class Embedded:
 
     def _command(self, *command: str) -> subprocess.CompletedProcess[str]:
         who = account(self._user)
-        as_user = {} if who is None else {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
+        words, as_user = passage.to([binaries() / command[0], *command[1:]], who)
         # pg_ctl's child keeps stdout; a pipe would stay open as long as the server lives.
         out = self.folder / f"{command[0]}.out"
         with out.open("w+") as file:
             done = subprocess.run(
-                [binaries() / command[0], *command[1:]],
+                words,
                 cwd="/", env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}, stdin=subprocess.DEVNULL,
                 stdout=file, stderr=subprocess.STDOUT, start_new_session=True, **as_user,
             )  # fmt: skip
@@ -243,19 +244,14 @@ class Embedded:
         folder.chmod(0o700)
 
     def _reachable(self, who: pwd.struct_passwd | None) -> None:
-        """The account must be able to pass through every folder above the data and the binaries."""
+        """The account must be able to pass through every folder above the data; to the binaries animus_kit.passage leads."""
         if who is None:
             return
-        groups = {who.pw_gid, *(g.gr_gid for g in grp.getgrall() if who.pw_name in g.gr_mem)}
-        for start in (self.folder, binaries()):
-            for folder in (start, *start.parents):
-                found = folder.stat()
-                bit = 0o100 if found.st_uid == who.pw_uid else 0o010 if found.st_gid in groups else 0o001
-                if not found.st_mode & bit:
-                    raise EmbeddedError(
-                        f"PostgreSQL runs as {who.pw_name}, which may not enter {folder}: "
-                        f"choose another folder, or let it pass (chmod o+x)"
-                    )
+        if closed := passage.barrier(who, self.folder):
+            raise EmbeddedError(
+                f"PostgreSQL runs as {who.pw_name}, which may not enter {closed}: "
+                f"choose another folder, or let it pass (chmod o+x)"
+            )
 
 
 def guard(folder: Path, options: Mapping[str, str]) -> None:
