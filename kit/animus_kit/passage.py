@@ -4,7 +4,7 @@ A clone in /root, mode 0700, is the usual case: the account `animus` could not e
 then gets a mount namespace of its own (mount_namespaces(7)) in which the private folder is an empty one with nothing but the
 installation in it: the rest of that folder is not merely closed to it, it is not there.
 
-    arguments, identity = passage.to(["/root/animus/.venv/bin/python", …], account)
+    arguments, identity = passage.to([sys.executable, "-m", "animus_catalog", "serve"], account)
     subprocess.Popen(arguments, **identity)
 """
 
