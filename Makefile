@@ -48,7 +48,7 @@ proto-breaking: setup ## fail when proto/ breaks clients of the last release or 
 
 test: setup ## run the tests; the last lines count what was skipped, and why (ARGS go to pytest)
 	@scripts/system-packages --warn test
-	@scripts/rooted $(PY) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@scripts/rooted $(PY) -m pytest -n $(WORKERS) $(ARGS)
 
 check: lint gen-check proto-breaking test ## what continuous integration runs
 

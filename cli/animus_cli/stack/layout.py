@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import socket
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,7 @@ PORTS = (
     "audit-metrics",
 )
 GATEWAY_PORT = 8443
+FIRST_PORT = 20000
 TRUST_DOMAIN = "animus.local"
 AGENT = "local"
 
@@ -137,21 +139,30 @@ class Layout:
 
 
 def _free_ports() -> dict[str, int]:
-    """Ports that are free now, all of them held at once so that none comes twice."""
+    """Ports that are free now, all of them held at once so that none comes twice.
+
+    Below the range from which the kernel takes ports for outgoing connections: one that it gave away while the stack was
+    down could not be listened on when it comes back.
+    """
+    below = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    choices = random.sample(range(min(FIRST_PORT, below - 1000), below), 1000)
     held: dict[str, socket.socket] = {}
     try:
         for name in PORTS:
-            held[name] = _bind(GATEWAY_PORT if name == "gateway" else 0)
+            wanted = [GATEWAY_PORT] if name == "gateway" else []
+            held[name] = _bind([*wanted, *choices])
         return {name: sock.getsockname()[1] for name, sock in held.items()}
     finally:
         for sock in held.values():
             sock.close()
 
 
-def _bind(wanted: int) -> socket.socket:
-    sock = socket.socket()
-    try:
-        sock.bind(("127.0.0.1", wanted))
-    except OSError:
-        sock.bind(("127.0.0.1", 0))
-    return sock
+def _bind(candidates: list[int]) -> socket.socket:
+    for port in candidates:
+        sock = socket.socket()
+        try:
+            sock.bind(("127.0.0.1", port))
+            return sock
+        except OSError:
+            sock.close()
+    raise OSError("no free port was found")
