@@ -48,7 +48,7 @@ def seen(node_modules: Path, layout: Layout, project: Project, image: str) -> An
     version = project.apply("node", pipeline(step("only", image, script, outputs=["result"])))
     packages = ("catalog", "orchestrator")
     task = {
-        "target": layout.address("gateway").replace("127.0.0.1", "localhost"),
+        "target": layout.address("gateway"),
         "ca": str(layout.services_ca),
         "token": issuer.mint(layout, issuer.OPERATOR, [issuer.ADMINISTRATORS], datetime.now(UTC)),
         "strangerToken": issuer.mint(layout, "stranger", [], datetime.now(UTC)),
