@@ -6,6 +6,7 @@ has one digest under both names.
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -35,6 +36,7 @@ BASE_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "TZ": "UTC",
 }
+_WORD_ENDS = re.compile(r"[\s_-]+")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -75,6 +77,17 @@ class Accelerator(Record):
     count: int = field(count(1, 1024))
     model: str | None = field(text(128), optional=True)
 
+    def takes(self, model: str) -> bool:
+        """Whether a device that its driver calls `model` is of the declared model."""
+        return self.model is None or is_model(self.model, model)
+
+
+def is_model(declared: str, model: str) -> bool:
+    """A declared model is the driver's name or whole words of it, in any case: `H200` and `nvidia h200` are an
+    `NVIDIA H200`, and `H100` is no `H1000`."""
+    wanted, found = (_WORD_ENDS.split(text.strip().casefold()) for text in (declared, model))
+    return any(found[at : at + len(wanted)] == wanted for at in range(len(found) - len(wanted) + 1))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network(Record):
@@ -89,6 +102,16 @@ class Network(Record):
 
 
 NO_NETWORK = Network(mode="none", allow=())
+
+EGRESS_PORT = 3128
+"""Where the agent's proxy listens on the loopback of a container with an allow-list: its only way out."""
+
+EGRESS_ENVIRONMENT = {
+    # Both spellings: tools disagree. Nothing but the proxy is reachable, so that ignoring these reaches nothing.
+    **dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "http_proxy", "https_proxy"), f"http://127.0.0.1:{EGRESS_PORT}"),
+    "NO_PROXY": "localhost,127.0.0.1",
+    "no_proxy": "localhost,127.0.0.1",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +208,9 @@ def threads_for(cpu_millis: int) -> int:
     return max(1, math.ceil(cpu_millis / 1000))
 
 
-def process_environment(declared: Iterable[tuple[str, str]], threads: int, epoch: int) -> tuple[EnvVar, ...]:
+def process_environment(
+    declared: Iterable[tuple[str, str]], threads: int, epoch: int, network: Network = NO_NETWORK
+) -> tuple[EnvVar, ...]:
     """The whole environment of a step's process: ours, overridden by what the step declares.
 
     The image's own ENV plays no part: it would be an input that no document shows.
@@ -193,5 +218,7 @@ def process_environment(declared: Iterable[tuple[str, str]], threads: int, epoch
     result = dict(BASE_ENVIRONMENT)
     result |= dict.fromkeys(THREAD_VARIABLES, str(threads))
     result["SOURCE_DATE_EPOCH"] = str(epoch)
+    if network.mode == "allow-list":
+        result |= EGRESS_ENVIRONMENT
     result |= dict(declared)
     return tuple(EnvVar(name=name, value=value) for name, value in result.items())

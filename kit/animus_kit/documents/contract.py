@@ -15,6 +15,7 @@ from .kinds import AGENT, ATTEMPT, DIGEST, PROJECT, RESOURCE, TIME, UUID, count,
 from .shape import Document, Record, field
 
 TERMINATION_GRACE_SECONDS = 10
+GPU_UUID = "[A-Za-z0-9][A-Za-z0-9._:-]*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +113,8 @@ class Contract(Document):
     code: NamedDigest | None = field(record(NamedDigest), optional=True)
     environment_lock: NamedDigest = field(record(NamedDigest))
     resources: Resources = field(record(Resources))
+    gpu_uuids: tuple[str, ...] | None = field(each(text(128, GPU_UUID), key=str, maximum=256, least=1), optional=True)
+    """The very devices, as their driver names them, that are this attempt's alone. Absent where `resources.gpu` is 0."""
     limits: Limits = field(record(Limits))
     lease_seconds: int = field(count(1, 86_400))
     timeout_seconds: int = field(count(1, 30 * 86_400))
@@ -140,6 +143,8 @@ class Contract(Document):
             raise DocumentError("INPUTS", "do not name the action's inputs", "inputs")
         if (self.code.digest if self.code else None) != self.action.code:
             raise DocumentError("CODE", "is not the action's", "code")
+        if self.gpu_uuids is not None and len(self.gpu_uuids) != self.resources.gpu:
+            raise DocumentError("GPUS", f"names {len(self.gpu_uuids)}, {self.resources.gpu} are reserved", "gpuUuids")
 
     def manifests(self) -> frozenset[str]:
         """Every manifest that the attempt reads."""

@@ -1,5 +1,6 @@
 """One small, whole example of each document: what the golden files hold and what other tests vary."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -111,6 +112,7 @@ CONTRACT = contract.Contract(
     required_capabilities=("seccomp", "memory-limit"),
     issue_time=NOW,
 )
+GPU_CONTRACT = replace(CONTRACT, gpu_uuids=("GPU-0b1c2d3e-0000-4000-8000-000000000001",))
 PLAN = plan.Plan(
     steps=(
         plan.StepPlan(
@@ -280,6 +282,7 @@ DOCUMENTS: dict[str, shape.Document | result.Provenance] = {
     "attestation-certificate": ATTESTATION,
     "bindings": BINDINGS,
     "contract": CONTRACT,
+    "contract-gpu": GPU_CONTRACT,
     "decision": DECISION,
     "environment-lock": ENVIRONMENT_LOCK,
     "event": ENVELOPE,

@@ -168,3 +168,20 @@ def test_a_network_is_none_or_names_hosts():
     for arguments in ({"mode": "none", "allow": ("a:1",)}, {"mode": "allow-list", "allow": ()}):
         with pytest.raises(DocumentError):
             Network(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("declared", "model", "fits"),
+    [
+        ("H200", "NVIDIA H200", True),
+        ("nvidia h200", "NVIDIA H200", True),
+        ("A100", "NVIDIA A100-SXM4-80GB", True),
+        ("A100-SXM4", "NVIDIA A100-SXM4-80GB", True),
+        ("H100", "NVIDIA H1000", False),
+        ("A100 80GB", "NVIDIA A100-SXM4-80GB", False),
+        ("NVIDIA H200 NVL", "NVIDIA H200", False),
+    ],
+)
+def test_a_declared_model_is_whole_words_of_the_drivers_name(declared, model, fits):
+    assert Accelerator(kind="gpu", count=1, model=declared).takes(model) is fits
+    assert Accelerator(kind="gpu", count=1).takes(model)

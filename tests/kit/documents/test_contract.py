@@ -70,6 +70,10 @@ def test_a_key_of_another_hand_or_purpose_is_refused():
         ({"timeout_seconds": 31 * 86400}, "OUT_OF_RANGE"),
         ({"agent": "node-1"}, "PATTERN"),
         ({"attempt": "projects/risk/runs/r1/steps/train/attempts/0"}, "PATTERN"),
+        ({"gpu_uuids": ("GPU-1", "GPU-2")}, "GPUS"),
+        ({"gpu_uuids": ("GPU-1", "GPU-1")}, "DUPLICATE"),
+        ({"gpu_uuids": ()}, "LIST_LENGTH"),
+        ({"gpu_uuids": ("../GPU-1",)}, "PATTERN"),
     ],
 )
 def test_a_contract_agrees_with_itself(change, reason):
