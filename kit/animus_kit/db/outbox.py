@@ -7,10 +7,8 @@ their commits. Numbers are given later, to committed rows only, by animus_kit.db
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,9 +18,6 @@ from animus_kit.documents import event
 
 GRANTS = {"outbox": "SELECT, INSERT, UPDATE, DELETE", "outbox_source": "SELECT, UPDATE"}
 """What the runtime role needs. Delivered rows are deleted after a while: the log is the record, not this table."""
-
-_CHECK_SALT = bytes(event.SALT_BYTES)
-_NIL = str(uuid.UUID(int=0))
 
 
 @dataclass(frozen=True)
@@ -130,18 +125,11 @@ def emit_many(conn: sa.Connection, events: Sequence[Event]) -> None:
 def _payload(one: Event) -> bytes:
     subject = getattr(one.actor, "subject", "") or None
     data = event.build_payload(one.event_type, one.payload, subject)
-    event.build_envelope(
-        id=_NIL,
-        source="check",
-        generation=_NIL,
-        seq=1,
+    event.check_names(
         event_type=one.event_type,
-        time=datetime.now(UTC),
-        project=one.project or None,
+        project=one.project,
         resource=one.resource,
         actor=str(one.actor),
-        request_id=one.request_id or None,
-        salt=_CHECK_SALT,
-        payload=data,
+        request_id=one.request_id,
     )
     return data

@@ -25,6 +25,10 @@ FLOATS_BELOW = frozenset({"metrics", "parameters"})
 _RESERVED = frozenset({"type", "eventType", "actor"})
 _EVENT_TYPE = text(128, r"[a-z]+(?:-[a-z]+)*(?:\.[a-z]+(?:-[a-z]+)*)+")
 
+_RESOURCE = text(512, r"[A-Za-z0-9._~/:-]+")
+_ACTOR = text(128, r"a-[0-9a-f]{32}|[a-z]+(?:/[a-z0-9-]+)?")
+_REQUEST_ID = text(64, "[A-Za-z0-9._-]+")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope(Document):
@@ -39,10 +43,10 @@ class Envelope(Document):
     event_type: str = field(_EVENT_TYPE)
     time: datetime = field(TIME)
     project: str | None = field(PROJECT, optional=True)
-    resource: str = field(text(512, r"[A-Za-z0-9._~/:-]+"))
-    actor: str = field(text(128, r"a-[0-9a-f]{32}|[a-z]+(?:/[a-z0-9-]+)?"))
+    resource: str = field(_RESOURCE)
+    actor: str = field(_ACTOR)
     """`a-<32 hex>` for a person (see `opaque_actor`), `service/<name>` or `agent/<id>` for a process."""
-    request_id: str | None = field(text(64, "[A-Za-z0-9._-]+"), optional=True)
+    request_id: str | None = field(_REQUEST_ID, optional=True)
     payload_digest: str = field(DIGEST)
 
 
@@ -106,6 +110,25 @@ def build_envelope(
         request_id=request_id or None,
         payload_digest=payload_digest(salt, payload),
     ).to_bytes()
+
+
+def check_names(*, event_type: str, project: str | None, resource: str, actor: str, request_id: str | None) -> None:
+    """Whether an envelope can be built over these: for who writes an event now and numbers it later.
+
+    Raises DocumentError.
+    """
+    for attribute, kind, value in (
+        ("eventType", _EVENT_TYPE, event_type),
+        ("project", PROJECT, project or None),
+        ("resource", _RESOURCE, resource),
+        ("actor", _ACTOR, actor),
+        ("requestId", _REQUEST_ID, request_id or None),
+    ):
+        try:
+            if value is not None:
+                kind.check(value)
+        except DocumentError as error:
+            raise error.under(attribute) from None
 
 
 def read_payload(data: bytes) -> dict[str, Any]:

@@ -19,8 +19,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 def text(max_bytes: int = 4096, pattern: str | None = None, *, empty: bool = False) -> Kind:
     """Unicode text without control characters (tab and newline excepted when there is no pattern)."""
     regex = re.compile(pattern, re.ASCII) if pattern else None
+    matches = regex.fullmatch if regex else None
 
     def check(value: Any) -> str:
+        # Nearly all of it passes here; what does not is told why below.
+        if type(value) is str and len(value) <= max_bytes and value.isascii() and value.isprintable():
+            if (value or empty) and (matches is None or matches(value)):
+                return value
         if type(value) is not str:
             raise DocumentError("NOT_A_STRING", f"expected a string, not {called(value)}")
         if not value and not empty:
@@ -33,7 +38,7 @@ def text(max_bytes: int = 4096, pattern: str | None = None, *, empty: bool = Fal
             raise DocumentError("CONTROL_CHARACTER", "holds a control character")
         return value
 
-    return Kind(check)
+    return Kind(check, write=canonical.text)
 
 
 def raw_text(max_bytes: int = 65536) -> Kind:
@@ -48,7 +53,7 @@ def raw_text(max_bytes: int = 65536) -> Kind:
             raise DocumentError("TOO_LONG", f"longer than {max_bytes} bytes")
         return value
 
-    return Kind(check)
+    return Kind(check, write=canonical.text)
 
 
 def one_of(*choices: str) -> Kind:
@@ -57,7 +62,7 @@ def one_of(*choices: str) -> Kind:
             raise DocumentError("NOT_A_CHOICE", f"must be one of {', '.join(choices)}")
         return value
 
-    return Kind(check)
+    return Kind(check, write=canonical.text)
 
 
 def count(minimum: int = 0, maximum: int = 2**31 - 1) -> Kind:
@@ -70,7 +75,7 @@ def count(minimum: int = 0, maximum: int = 2**31 - 1) -> Kind:
             raise DocumentError("OUT_OF_RANGE", f"must lie between {minimum} and {maximum}")
         return value
 
-    return Kind(check)
+    return Kind(check, write=str)
 
 
 def int64(minimum: int = -(2**63), maximum: int = 2**63 - 1) -> Kind:
@@ -89,7 +94,7 @@ def int64(minimum: int = -(2**63), maximum: int = 2**63 - 1) -> Kind:
         except ValueError as error:
             raise DocumentError("NOT_AN_INTEGER", str(error)) from None
 
-    return Kind(check, str, from_json)
+    return Kind(check, str, from_json, lambda value: f'"{value}"')
 
 
 def each(item: Kind, *, key: Callable[[Any], Any] | None = None, maximum: int = 100_000, least: int = 0) -> Kind:
@@ -114,8 +119,13 @@ def each(item: Kind, *, key: Callable[[Any], Any] | None = None, maximum: int = 
             raise DocumentError("NOT_A_LIST", f"expected a list, not {called(value)}")
         return list(_indexed(item.from_json, value)) if item.from_json else value
 
-    to_json = item.to_json
-    return Kind(check, (lambda value: [to_json(entry) for entry in value]) if to_json else list, from_json)
+    to_json, write = item.to_json, item.write
+    return Kind(
+        check,
+        (lambda value: [to_json(entry) for entry in value]) if to_json else list,
+        from_json,
+        (lambda value: "[" + ",".join(map(write, value)) + "]") if write else None,
+    )
 
 
 def mapping(item: Kind, key: Kind, maximum: int = 10_000) -> Kind:
@@ -139,10 +149,17 @@ def mapping(item: Kind, key: Kind, maximum: int = 10_000) -> Kind:
             raise DocumentError("NOT_AN_OBJECT", f"expected an object, not {called(value)}")
         return {name: item.from_json(entry) for name, entry in value.items()} if item.from_json else value
 
-    to_json = item.to_json
-    return Kind(
-        check, (lambda value: {name: to_json(entry) for name, entry in value.items()}) if to_json else dict, from_json
-    )
+    to_json, write_item = item.to_json, item.write
+
+    def as_json(value: Any) -> dict[str, Any]:
+        return {name: to_json(entry) for name, entry in value.items()} if to_json else dict(value)
+
+    def write(value: Any) -> str:
+        if write_item is None or not all(map(str.isascii, value)):  # code points and UTF-16 sort differently
+            return canonical.dumps(as_json(value)).decode()
+        return "{" + ",".join(f"{canonical.text(name)}:{write_item(value[name])}" for name in sorted(value)) + "}"
+
+    return Kind(check, as_json, from_json, write)
 
 
 def record(cls: type[Record]) -> Kind:
@@ -153,7 +170,7 @@ def record(cls: type[Record]) -> Kind:
             raise DocumentError("NOT_AN_OBJECT", f"expected {cls.__name__}, not {called(value)}")
         return value
 
-    return Kind(check, lambda value: value.to_dict(), cls.from_dict)
+    return Kind(check, lambda value: value.to_dict(), cls.from_dict, lambda value: value.to_text())
 
 
 def _check_flag(value: Any) -> bool:
@@ -203,11 +220,11 @@ def _read_bytes(value: Any) -> bytes:
     return bytes.fromhex(value)
 
 
-FLAG = Kind(_check_flag)
-NUMBER = Kind(_check_number, from_json=_read_number)
+FLAG = Kind(_check_flag, write=lambda value: "true" if value else "false")
+NUMBER = Kind(_check_number, from_json=_read_number, write=canonical.number)
 """A finite float; the only kind that may be one."""
-TIME = Kind(_check_time, canonical.format_time, _read_time)
-BYTES = Kind(_check_bytes, bytes.hex, _read_bytes)
+TIME = Kind(_check_time, canonical.format_time, _read_time, lambda value: f'"{canonical.format_time(value)}"')
+BYTES = Kind(_check_bytes, bytes.hex, _read_bytes, lambda value: f'"{value.hex()}"')
 DIGEST = text(71, DIGEST_PATTERN)
 HEX256 = text(64, "[0-9a-f]{64}")
 LABEL = text(63, LABEL_PATTERN)

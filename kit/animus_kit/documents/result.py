@@ -5,6 +5,7 @@ Provenance v1 (https://slsa.dev/spec/v1.0/provenance), written as canonical JSON
 readers of in-toto ignore fields they do not know. Signed as DSSE under our own payload type, like every document.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -133,10 +134,20 @@ class Provenance(Record):
         return super().from_dict(fields)
 
     def to_bytes(self) -> bytes:
-        return canonical.dumps(self.to_dict())
+        try:
+            return canonical.write(self.to_dict()).encode()
+        except UnicodeEncodeError:  # a lone surrogate: this way says where
+            return canonical.dumps(self.to_dict())
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
+        try:
+            # As Document.from_bytes: what is wrong is read again, for the reason.
+            statement = cls.from_dict(json.loads(data.decode()))
+            if statement.to_bytes() == data:
+                return statement
+        except (ValueError, RecursionError, AttributeError):
+            pass
         statement = cls.from_dict(canonical.loads(data, canonical.type_of(cls.NOUN)))
         if statement.to_bytes() != data:
             raise DocumentError("NOT_CANONICAL", "the bytes are not this document's one form")

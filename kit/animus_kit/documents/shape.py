@@ -16,6 +16,7 @@ fields are refused: the version of a document is in its type.
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -33,6 +34,8 @@ class Kind:
     """None: the value is its own JSON."""
     from_json: Callable[[Any], Any] | None = None
     """None: `check` alone decides about what is read."""
+    write: Callable[[Any], str] | None = None
+    """The canonical JSON of a checked value. None: by way of `to_json`."""
 
 
 def field(kind: Kind, *, optional: bool = False, name: str | None = None) -> Any:
@@ -63,6 +66,16 @@ class Record:
 
     def check(self) -> None:
         """Rules between fields. Raises DocumentError."""
+
+    def to_text(self) -> str:
+        """The canonical JSON of `to_dict`, several times faster than by way of it: the fields were checked when the
+        object was made, and their order is the class's."""
+        parts = []
+        for attribute, head, write in _writers(type(self)):
+            value = getattr(self, attribute)
+            if value is not None:
+                parts.append(head + write(value))
+        return "{" + ",".join(parts) + "}"
 
     def to_dict(self) -> dict[str, Any]:
         result = {}
@@ -122,13 +135,30 @@ class Document(Record):
         try:
             return self._bytes
         except AttributeError:
-            data = canonical.dumps(self.to_dict())
+            try:
+                data = self.to_text().encode()
+            except UnicodeEncodeError:  # a lone surrogate: this way says where
+                data = canonical.dumps(self.to_dict())
             object.__setattr__(self, "_bytes", data)
             return data
+
+    def to_text(self) -> str:
+        try:
+            return self._bytes.decode()
+        except AttributeError:
+            return super().to_text()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Reads exactly what `to_bytes` writes. Raises DocumentError."""
+        try:
+            # Without hooks json reads several times faster. What it lets through is caught by the comparison, and what
+            # is refused is read again for the reason.
+            document = cls.from_dict(json.loads(data.decode()))
+            if document.to_bytes() == data:
+                return document
+        except (ValueError, RecursionError, AttributeError):
+            pass
         document = cls.from_dict(canonical.decode(data))
         if document.to_bytes() != data:
             # Not RFC 8785, or for example a list out of order: canonical JSON, and not this document's one form.
@@ -161,6 +191,31 @@ def _fields(cls: type) -> tuple[_Field, ...]:
     if known is None:
         known = _CACHE[cls] = tuple(_field(one) for one in dataclasses.fields(cls))
     return known
+
+
+_Writer = tuple[str, str, Callable[[Any], str]]
+_WRITERS: dict[type, tuple[_Writer, ...]] = {}
+
+
+def _writers(cls: type) -> tuple[_Writer, ...]:
+    """Attribute, `"name":` and writer of each field, in the order of the names, which are ASCII."""
+    known = _WRITERS.get(cls)
+    if known is None:
+        found = []
+        for one in dataclasses.fields(cls):
+            kind: Kind = one.metadata["kind"]
+            found.append((one.metadata["name"] or _camel(one.name), one.name, kind.write or _by_json(kind)))
+        if issubclass(cls, Document):
+            text = canonical.text(cls.type())
+            found.append(("type", "NOUN", lambda _: text))
+        found.sort()
+        known = _WRITERS[cls] = tuple((attribute, f'"{wire}":', write) for wire, attribute, write in found)
+    return known
+
+
+def _by_json(kind: Kind) -> Callable[[Any], str]:
+    to_json = kind.to_json
+    return lambda value: canonical.dumps(to_json(value) if to_json else value).decode()
 
 
 def _field(one: dataclasses.Field) -> _Field:

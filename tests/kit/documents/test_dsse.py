@@ -28,6 +28,17 @@ def test_signs_and_verifies():
     )
 
 
+def test_an_envelope_is_canonical_as_it_is_made():
+    signed = dsse.sign(PAYLOAD, "grant", KEY)
+    assert canonical.parse(signed)["payloadType"] == "application/vnd.animus.grant.v1+json"
+    assert dsse.Signer(KEY).sign(PAYLOAD, "grant") == signed
+
+
+def test_a_noun_that_json_would_escape_is_refused():
+    with pytest.raises(DocumentError):
+        dsse.sign(PAYLOAD, 'grant"', KEY)
+
+
 def test_key_id_is_the_hash_of_the_spki():
     der = KEY.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     assert dsse.key_id(KEY.public_key()) == hashlib.sha256(der).hexdigest()

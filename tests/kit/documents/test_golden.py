@@ -102,3 +102,9 @@ GOLDEN_DIGESTS = {
     "recipe": "88a01cf0cd4bfcc9f7ea1d2ceec81c8c5e4e538c9ce1357825232bd2fc8e332f",
     "plan": "873e7e0a3dbf78f8bd809dc5d62be7efeed903e693de497e11355b3f31154c5e",
 }
+
+
+@pytest.mark.parametrize("name", samples.DOCUMENTS)
+def test_what_is_written_at_once_is_the_canonical_form_of_the_dictionary(name):
+    document = samples.DOCUMENTS[name]
+    assert document.to_bytes() == rfc8785.dumps(document.to_dict())
