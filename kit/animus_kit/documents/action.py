@@ -99,6 +99,8 @@ class Network(Record):
     def check(self) -> None:
         if (self.mode == "none") != (not self.allow):
             raise DocumentError("NETWORK_ALLOW", "an allow-list names hosts, and only an allow-list does", "allow")
+        if any(int(host.rpartition(":")[2]) > 65535 for host in self.allow):
+            raise DocumentError("PATTERN", "a port is at most 65535", "allow")
 
 
 NO_NETWORK = Network(mode="none", allow=())

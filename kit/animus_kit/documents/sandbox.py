@@ -5,10 +5,11 @@ Neither is part of an action: they tell what really was, and stand beside the re
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar
 
 from .contract import Limits, Resources
-from .kinds import ATTEMPT, DIGEST, FLAG, HEX256, PLATFORM, each, int64, mapping, record, text
+from .kinds import ATTEMPT, DIGEST, FLAG, HEX256, PLATFORM, TIME, each, int64, mapping, record, text
 from .shape import Document, Record, digest_of, field
 
 _NAME = text(63, "[a-z][a-z0-9-]*")
@@ -63,6 +64,37 @@ class Feature(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EgressDecision(Record):
+    """What the proxy decided about one destination for one reason, over all connections of the attempt.
+
+    `allowed`: whether the rules permit it; a permitted connection can still fail (CONNECT_FAILED, RESOLVE_FAILED).
+    Bytes are those between step and destination, without the proxy's own.
+    """
+
+    destination: str = field(text(512))
+    allowed: bool = field(FLAG)
+    reason: str = field(text(63, "[A-Z][A-Z_]*"))
+    addresses: tuple[str, ...] = field(each(text(64, "[0-9a-f.:]+"), key=str, maximum=16))
+    """What the name stood for; at most 16 are kept."""
+    connections: int = field(int64(1))
+    sent_bytes: int = field(int64(0))
+    received_bytes: int = field(int64(0))
+    first_time: datetime = field(TIME)
+    last_time: datetime = field(TIME)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Egress(Record):
+    """Every decision of the egress proxy. `unlisted`: refused connections beyond what `decisions` could hold."""
+
+    allow: tuple[str, ...] = field(each(text(300), key=str, maximum=1024))
+    decisions: tuple[EgressDecision, ...] = field(
+        each(record(EgressDecision), key=lambda one: (one.destination, one.reason), maximum=8192)
+    )
+    unlisted: int = field(int64(0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxReport(Document):
     """What isolated an attempt, and what the kernel counted.
 
@@ -84,5 +116,7 @@ class SandboxReport(Document):
     limits: Limits = field(record(Limits))
     gpus: tuple[str, ...] = field(each(_WORDS, key=str, maximum=256))
     counters: Mapping[str, int] = field(mapping(int64(0), _NAME, 256))
+    egress: Egress | None = field(record(Egress), optional=True)
+    """Present when the attempt had a network allow-list, also when it connected to nothing."""
     host: HostFingerprint = field(record(HostFingerprint))
     host_class: str = field(DIGEST)

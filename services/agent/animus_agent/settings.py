@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from animus_agent.egress.rules import Ceiling
 from animus_kit.settings import Duration
 
 _GIB = 1 << 30
@@ -17,6 +18,10 @@ class Settings:
     `agent_cpu_millis`, `agent_memory_bytes`: what steps may use together; 0 means what the machine has, less a reserve.
     `agent_root_key`: raw or PEM Ed25519 public key of the offline root; without it the trust bundle is believed because
     it came through the pinned and then mutual TLS channel.
+    `agent_registries`: a file that names registries to fetch images from (animus_kit/registry/settings.py); without it, and
+    for what they do not have, the catalog is asked.
+    `agent_egress_allow`: what steps with a network allow-list may reach at most (`host:port`, `*.suffix:port`,
+    `*:port`); none, and no such step comes here. `agent_egress_networks`: inner networks that names may stand for.
     """
 
     agent_state_dir: Path = Path("/var/lib/animus-agent")
@@ -27,12 +32,15 @@ class Settings:
     agent_max_attempts: int = 32
     agent_cpu_millis: int = 0
     agent_memory_bytes: int = 0
+    agent_registries: Path | None = None
     agent_image_cache_bytes: int = 200 * _GIB
     agent_input_cache_bytes: int = 200 * _GIB
     agent_spool_log_bytes: int = _GIB
     agent_spare_volumes: int = 2
     agent_tmpfs_volumes: bool = False
     agent_drain_on_term: bool = False
+    agent_egress_allow: tuple[str, ...] = ()
+    agent_egress_networks: tuple[str, ...] = ()
     agent_lease_margin: Duration = Duration(3.0)
     dispatch_endpoint: str = ""
     blob_endpoint: str = ""
@@ -42,5 +50,13 @@ class Settings:
     def __post_init__(self) -> None:
         if self.agent_driver not in ("runc", "fake"):
             raise ValueError("ANIMUS_AGENT_DRIVER: must be runc or fake")
+        try:
+            self.egress()
+        except ValueError as error:
+            raise ValueError(f"ANIMUS_AGENT_EGRESS_ALLOW, ANIMUS_AGENT_EGRESS_NETWORKS: {error}") from error
         if self.agent_max_attempts < 1:
             raise ValueError("ANIMUS_AGENT_MAX_ATTEMPTS: must be at least 1")
+
+    def egress(self) -> Ceiling:
+        """Raises ValueError."""
+        return Ceiling.parse(self.agent_egress_allow, self.agent_egress_networks)

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from animus_agent.attempt.attempt import Attempt
 from animus_agent.attempt.directory import AttemptDirectory, identifier
 from animus_agent.attempt.ports import Point, Ports, Result, Signer
+from animus_agent.egress.rules import Ceiling
 from animus_agent.errors import BlobCorrupt, BlobError
 from animus_agent.images.cache import ImageCache
 from animus_agent.sandbox.driver import Driver
@@ -197,6 +198,8 @@ class World:
     attestation_key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     image: str = ""
     counter: int = 0
+    egress: Ceiling = Ceiling()
+    features: tuple[str, ...] = ("network-none",)
 
     def __post_init__(self) -> None:
         self.images = ImageCache(self.root / "images")
@@ -226,22 +229,24 @@ class World:
             contract_keys=lambda: [self.contract_key.public_key()],
             clock=self.clock,
             host=self.host(),
-            features=(Feature(name="network-none", enforced=True, detail=""),),
+            features=tuple(Feature(name=name, enforced=True, detail="") for name in self.features),
+            egress=self.egress,
         )
 
     def order(self, *command: str, **changes) -> tuple[str, bytes, bytes]:  # type: ignore[no-untyped-def]
         """(attempt, signed contract, signed grant). `changes`: inputs={name: digest}, code, outputs, parameters, env,
-        timeout, grace, limits, memory, cpu, action (replaces fields), contract (replaces fields)."""
+        timeout, grace, limits, memory, cpu, network, isolation, action (replaces fields), contract (replaces fields)."""
         self.counter += 1
         attempt = f"{PROJECT}/runs/r1/steps/step-{self.counter}/attempts/1"
         inputs: dict[str, str] = changes.get("inputs", {})
         code = changes.get("code")
+        network = changes.get("network", actions.NO_NETWORK)
         action = actions.Action(
             image=changes.get("image", self.image),
             platform=PLATFORM,
             command=command,
             args=(),
-            environment=actions.process_environment(changes.get("env", {}).items(), 1, EPOCH),
+            environment=actions.process_environment(changes.get("env", {}).items(), 1, EPOCH, network),
             parameters=tuple(
                 Parameter(name=name, value=value) for name, value in changes.get("parameters", {}).items()
             ),
@@ -249,9 +254,9 @@ class World:
             code=code,
             outputs=tuple(actions.Output(name=name, type="file") for name in changes.get("outputs", ())),
             threads=1,
-            network=actions.NO_NETWORK,
+            network=network,
             secrets=(),
-            isolation=actions.DEFAULT_ISOLATION,
+            isolation=changes.get("isolation", actions.DEFAULT_ISOLATION),
             source_date_epoch=EPOCH,
             **changes.get("action", {}),
         )

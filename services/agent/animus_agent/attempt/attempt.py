@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from animus_agent.attempt.directory import AttemptDirectory
 from animus_agent.attempt.failure import STALE, Abandoned, AttemptFailed, Failure
 from animus_agent.attempt.ports import Ports
+from animus_agent.egress.gateway import Gateway
 from animus_agent.images.cache import RootFs
 from animus_agent.sandbox.driver import Collected, Handle
 from animus_agent.sandbox.quota import Volume
@@ -48,6 +49,7 @@ class Attempt:
     volume_name: str = ""
     volume: Volume | None = None
     handle: Handle | None = None
+    egress: Gateway | None = None
     collected: Collected | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     outputs: list[HashedOutput] = field(default_factory=list)

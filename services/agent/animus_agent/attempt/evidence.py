@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 
+from animus_agent.attempt import egress
 from animus_agent.attempt.attempt import Attempt
 from animus_agent.sandbox import seccomp
 from animus_agent.sandbox.driver import Usage
@@ -37,6 +38,7 @@ def sandbox_report(attempt: Attempt) -> bytes:
         limits=contract.limits,
         gpus=(),
         counters=_counters(attempt.collected.usage if attempt.collected else Usage()),
+        egress=egress.record_of(attempt),
         host=ports.host,
         host_class=ports.host.host_class,
     ).to_bytes()

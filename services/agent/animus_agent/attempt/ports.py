@@ -9,6 +9,7 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from animus_agent.attempt.failure import Failure
+from animus_agent.egress.rules import Ceiling
 from animus_agent.images.cache import ImageCache
 from animus_agent.images.manifest import BlobSource
 from animus_agent.sandbox.driver import Driver
@@ -100,3 +101,4 @@ class Ports:
     clock: Clock
     host: HostFingerprint
     features: tuple[Feature, ...]
+    egress: Ceiling = Ceiling()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from animus_agent.attempt import metrics
+from animus_agent.attempt import egress, metrics
 from animus_agent.attempt.attempt import Attempt
 from animus_agent.attempt.failure import Abandoned, AttemptFailed, Failure, FailureClass
 from animus_agent.attempt.prepare import work_folder
@@ -21,16 +21,20 @@ def run(attempt: Attempt) -> None:
     """Returns when the container has ended and everything about its end is known. Raises AttemptFailed, Abandoned."""
     driver, handle = attempt.ports.driver, attempt.handle
     assert handle is not None
-    phase = driver.recover(handle)
-    if phase is Phase.PREPARED:
-        attempt.check()
-        _mark_start(attempt)
-        driver.start(handle)
-    elif phase is Phase.STARTING:
-        driver.resume_start(handle)
-    # Told again by a process that adopts it: the one before may have died before it could.
-    attempt.ports.reporter.state("RUNNING")
-    _watch(attempt)
+    with egress.closing(attempt):
+        phase = driver.recover(handle)
+        if phase is Phase.PREPARED:
+            attempt.check()
+            _mark_start(attempt)
+            driver.start(handle, egress.opener(attempt))
+        elif phase is Phase.STARTING:
+            egress.open_for(attempt)
+            driver.resume_start(handle)
+        elif phase is Phase.RUNNING:
+            egress.reopen(attempt)
+        # Told again by a process that adopts it: the one before may have died before it could.
+        attempt.ports.reporter.state("RUNNING")
+        _watch(attempt)
     attempt.ports.reporter.state("FINISHING")
     attempt.collected = driver.collect(handle)
     if attempt.collected.phase is Phase.LOST:

@@ -6,20 +6,28 @@ canary failed is not offered, and a contract that requires it is never placed he
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import sys
 import sysconfig
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from animus_agent.egress.gateway import Gateway
+from animus_agent.egress.rules import Ceiling
 from animus_agent.errors import AgentError
 from animus_agent.files import remove_tree
 from animus_agent.sandbox import logs
-from animus_agent.sandbox.driver import Driver, Limits, Mount, Phase, SandboxSpec, Usage
+from animus_agent.sandbox.driver import Driver, Handle, Limits, Mount, Phase, SandboxSpec, Usage
 from animus_agent.sandbox.oci import MOUNT_POINTS
 from animus_agent.sandbox.quota import QuotaPool
+from animus_kit.clock import SystemClock
+from animus_kit.documents.action import EGRESS_PORT
 from animus_kit.documents.sandbox import Feature
 
 MEMORY_BYTES = 64 << 20
@@ -46,7 +54,42 @@ class _Outcome:
     exit_code: int | None
 
 
-def examine(driver: Driver, quota: QuotaPool, directory: Path) -> tuple[Feature, ...]:
+# Each prints [held, detail].
+_ASLR = """
+import json, os
+def maps():
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.dup2(write, 1)
+        os.execv("/proc/self/exe", ["python", "-I", "-S", "-c", "print(open('/proc/self/maps').read())"])
+    os.close(write)
+    lines = open(read).read().splitlines()
+    return [line.split()[0] for line in lines if line.endswith(("[stack]", "[heap]"))]
+first, second = maps(), maps()
+print(json.dumps([bool(first) and first == second, f"{first} {second}"]))
+"""
+_EGRESS = """
+import json, socket, sys
+def ask(target):
+    with socket.create_connection(("127.0.0.1", PROXY), 5) as client:
+        client.sendall(f"CONNECT {target} HTTP/1.1\\r\\n\\r\\n".encode())
+        data = b""
+        while piece := client.recv(4096):
+            data += piece
+    return data.decode()
+def direct(*target):
+    try:
+        socket.create_connection(target, 5).close()
+        return "connected"
+    except OSError as error:
+        return error.strerror
+told = [ask("127.0.0.1:PORT"), ask("127.0.0.1:1"), direct("127.0.0.1", PORT), direct("192.0.2.1", 9)]
+held = "200 " in told[0] and "canary" in told[0] and told[1].startswith("HTTP/1.1 403") and "connected" not in told
+print(json.dumps([held, repr(told)]))
+"""
+
+
+def examine(driver: Driver, quota: QuotaPool, directory: Path, egress: Ceiling = Ceiling()) -> tuple[Feature, ...]:
     """Runs the canaries and returns what they showed, sorted by name. A driver that runs nothing gets the fake's."""
     if driver.name == "fake":
         return tuple(Feature(name=name, enforced=True, detail="fake driver") for name in sorted(ESSENTIAL))
@@ -65,6 +108,11 @@ def examine(driver: Driver, quota: QuotaPool, directory: Path) -> tuple[Feature,
         kills = outcome.usage.oom_kills
         found["memory-limit"] = (outcome.exit_code == 137, f"exit {outcome.exit_code} {outcome.text[-100:]}".strip())
         found["oom-counter"] = (bool(kills), f"{kills} kills counted")
+        found["no-aslr"] = _said(lambda: _run(driver, quota, directory / "aslr", "aslr", _ASLR, 1000, aslr=False))
+        if egress:
+            found["network-allow-list"] = _said(lambda: _egress(driver, quota, directory / "egress"))
+        else:
+            found["network-allow-list"] = (False, "ANIMUS_AGENT_EGRESS_ALLOW is not set")
     except (AgentError, OSError) as error:
         for name in ESSENTIAL - found.keys():
             found[name] = (False, f"{type(error).__name__}: {error}")
@@ -85,7 +133,61 @@ def unusable(features: tuple[Feature, ...]) -> list[str]:
     ]
 
 
-def _run(driver: Driver, quota: QuotaPool, directory: Path, name: str, code: str, cpu_millis: int) -> _Outcome:
+def _said(canary: Callable[[], _Outcome]) -> tuple[bool, str]:
+    """What a canary for one feature that not every step needs printed. One that fails costs that feature alone."""
+    try:
+        outcome = canary()
+    except (AgentError, OSError) as error:
+        return False, f"{type(error).__name__}: {error}"
+    try:
+        held, detail = json.loads(outcome.text)
+    except (ValueError, TypeError):
+        return False, f"the canary said nothing usable: {outcome.text[-500:]!r}"
+    return bool(held), str(detail)
+
+
+def _egress(driver: Driver, quota: QuotaPool, directory: Path) -> _Outcome:
+    """A container that may reach one listener of ours, by the proxy, and nothing by itself."""
+    with socket.create_server(("127.0.0.1", 0)) as far:
+        port = far.getsockname()[1]
+
+        def greet() -> None:
+            with contextlib.suppress(OSError):
+                far.settimeout(SECONDS)
+                connection, _ = far.accept()
+                with connection:
+                    connection.sendall(b"canary")
+
+        thread = threading.Thread(target=greet, daemon=True)
+        thread.start()
+        allowed = f"127.0.0.1:{port}"
+        gateway = Gateway((allowed,), Ceiling.parse([allowed]), directory / "egress.json", SystemClock())
+        code = _EGRESS.replace("PORT", str(port)).replace("PROXY", str(EGRESS_PORT))
+        try:
+            return _run(driver, quota, directory, "egress", code, 1000, gateway=gateway)
+        finally:
+            gateway.close()
+
+
+def _open(gateway: Gateway, driver: Driver, handle: Handle) -> None:
+    namespace = driver.network(handle)
+    try:
+        gateway.open(namespace)
+    finally:
+        os.close(namespace)
+
+
+def _run(
+    driver: Driver,
+    quota: QuotaPool,
+    directory: Path,
+    name: str,
+    code: str,
+    cpu_millis: int,
+    *,
+    aslr: bool = True,
+    gateway: Gateway | None = None,
+) -> _Outcome:
     directory.mkdir(mode=0o711)
     rootfs = directory / "rootfs"
     mounts = _host_python(rootfs)
@@ -106,11 +208,12 @@ def _run(driver: Driver, quota: QuotaPool, directory: Path, name: str, code: str
         uid_base=uid_base,
         mounts=(*mounts, Mount(work, "/animus", writable=True)),
         backstop_seconds=int(SECONDS) + 30,
+        aslr=aslr,
     )
     spec.directory.mkdir(mode=0o711)
     handle = driver.prepare(spec)
     try:
-        driver.start(handle)
+        driver.start(handle, (lambda: _open(gateway, driver, handle)) if gateway else None)
         if driver.status(handle, SECONDS) is not Phase.EXITED:
             raise AgentError(f"canary {name} did not end", "CANARY_FAILED")
         collected = driver.collect(handle)

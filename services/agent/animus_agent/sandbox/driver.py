@@ -8,6 +8,7 @@ nothing but the handle.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -32,6 +33,18 @@ class Device:
     path: str
     major: int
     minor: int
+    access: str = "rw"
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A program that the runtime runs, as root and on the host, at a moment of the container's life (OCI `hooks`)."""
+
+    moment: str
+    path: str
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    timeout: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +77,7 @@ class SandboxSpec:
     uid_base: int
     mounts: tuple[Mount, ...] = ()
     devices: tuple[Device, ...] = ()
+    hooks: tuple[Hook, ...] = ()
     backstop_seconds: int = 0
     aslr: bool = True
     uid: int = 65532
@@ -121,11 +135,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """How a container ended. `exit_code` is 128 + signal for a killed process, None when nobody saw the end."""
+    """How a container ended. `exit_code` is 128 + signal for a killed process, None when nobody saw the end.
+    `backstop`: ended by the driver's own time limit, since no agent did it earlier."""
 
     phase: Phase
     exit_code: int | None
     usage: Usage
+    backstop: bool = False
 
 
 class Driver(Protocol):
@@ -136,14 +152,26 @@ class Driver(Protocol):
     def prepare(self, spec: SandboxSpec) -> Handle:
         """Writes all that `start` needs; runs nothing."""
 
-    def start(self, handle: Handle) -> None:
-        """Starts the container. Raises StartFailed, CommandNotRunnable; never starts a second one for a handle."""
+    def start(self, handle: Handle, created: Callable[[], None] | None = None) -> None:
+        """Starts the container. Raises StartFailed, CommandNotRunnable; never starts a second one for a handle.
+
+        `created` is called when the container's namespaces exist and nothing of the step has run; what it raises
+        keeps the step from running."""
 
     def status(self, handle: Handle, wait_seconds: float = 0.0) -> Phase:
         """Where it stands; with `wait_seconds` returns as soon as it has ended, at the latest then."""
 
     def signal(self, handle: Handle, signal: int) -> None:
         """To every process in the container; one that has ended is fine."""
+
+    def end(self, handle: Handle, wait_seconds: float = 0.0) -> bool:
+        """Kills every process of a container, and whatever is still about to create it; whether, after at most so
+        long, nothing of it can run any more. To be repeated until it is so."""
+
+    def pause(self, handle: Handle, paused: bool) -> bool:
+        """Stops every process of a container where it is, or lets them go on; whether that could be done."""
+
+    def paused(self, handle: Handle) -> bool: ...
 
     def collect(self, handle: Handle) -> Collected:
         """Exit code and counters of an ended container; before `destroy`."""
@@ -152,11 +180,13 @@ class Driver(Protocol):
         """Kills what is left and removes every trace outside `spec.directory`."""
 
     def recover(self, handle: Handle) -> Phase:
-        """Takes a container over from a process that died; a container that it cannot watch any more is killed and
-        LOST."""
+        """Takes a container over from a process that died. LOST when it cannot be watched any more; `end` kills it."""
 
     def resume_start(self, handle: Handle) -> None:
         """Starts one that is STARTING: created by a process that died before it could start it."""
+
+    def network(self, handle: Handle) -> int:
+        """A new descriptor of the network namespace of a container that exists. Raises SandboxUnavailable."""
 
     def ids(self) -> set[str]:
         """The containers that exist, to find orphans."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from animus_agent.errors import CommandNotRunnable, StartFailed
+from animus_agent.errors import CommandNotRunnable, SandboxUnavailable, StartFailed
 from animus_agent.files import boot_id, write_atomic
 from animus_agent.sandbox.driver import Collected, Handle, Phase, SandboxSpec, Usage
 
@@ -29,6 +29,7 @@ class _State:
     code: int | None = None
     oom: int = 0
     lost: bool = False
+    paused: float | None = None
     options: dict[str, str] = field(default_factory=dict)
 
 
@@ -57,10 +58,12 @@ class FakeDriver:
             self._save(handle, state)
         return handle
 
-    def start(self, handle: Handle) -> None:
+    def start(self, handle: Handle, created: Callable[[], None] | None = None) -> None:
         state = self._load(handle)
         if state.started is not None:
             raise StartFailed("this container was started before", "CONTAINER_STARTED_BEFORE")
+        if created is not None:
+            created()
         state.started = self._monotonic()
         if "not-runnable" in state.options:
             state.ended, state.lost = state.started, True
@@ -101,8 +104,26 @@ class FakeDriver:
     def signal(self, handle: Handle, signal: int) -> None:
         state = self._load(handle)
         if self._phase(state) is Phase.RUNNING and not (signal == 15 and "ignore-term" in state.options):
-            state.ended, state.code = self._monotonic(), 128 + signal
+            state.ended, state.code, state.paused = self._monotonic(), 128 + signal, None
             self._save(handle, state)
+
+    def end(self, handle: Handle, wait_seconds: float = 0.0) -> bool:
+        self.signal(handle, 9)
+        return True
+
+    def pause(self, handle: Handle, paused: bool) -> bool:
+        """Time stands still for what is paused."""
+        state = self._load(handle)
+        if paused and state.paused is None and self._phase(state) is Phase.RUNNING:
+            state.paused = self._monotonic()
+        elif not paused and state.paused is not None:
+            state.ended = (state.ended or 0) + self._monotonic() - state.paused
+            state.paused = None
+        self._save(handle, state)
+        return True
+
+    def paused(self, handle: Handle) -> bool:
+        return self._load(handle).paused is not None
 
     def collect(self, handle: Handle) -> Collected:
         state = self._load(handle)
@@ -121,6 +142,9 @@ class FakeDriver:
     def close(self) -> None:
         pass
 
+    def network(self, handle: Handle) -> int:
+        raise SandboxUnavailable("the fake driver has no namespaces", "EGRESS_UNAVAILABLE")
+
     def ids(self) -> set[str]:
         return set(self._directories)
 
@@ -138,7 +162,8 @@ class FakeDriver:
             return Phase.PREPARED
         if state.lost:
             return Phase.LOST
-        return Phase.RUNNING if self._monotonic() < (state.ended or 0) else Phase.EXITED
+        now = self._monotonic() if state.paused is None else state.paused
+        return Phase.RUNNING if now < (state.ended or 0) else Phase.EXITED
 
     def _path(self, handle: Handle) -> Path:
         return Path(handle.directory) / "fake.json"

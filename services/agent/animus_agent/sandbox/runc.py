@@ -13,7 +13,11 @@ import json
 import os
 import select
 import shutil
+import signal as signals
 import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from animus_agent.errors import CommandNotRunnable, SandboxUnavailable, StartFailed
@@ -24,6 +28,7 @@ from animus_agent.sandbox.driver import Collected, Handle, Phase, SandboxSpec, U
 
 CREATE_TIMEOUT_SECONDS = 60.0
 KILL_TIMEOUT_SECONDS = 10.0
+KILL_AGAIN_SECONDS = 0.02
 RELEASE_MILLISECONDS = 2000
 # What runc says of a command that the image does not have, or that is no program.
 _NOT_RUNNABLE = ("executable file not found", "no such file or directory", "permission denied", "exec format error")
@@ -38,6 +43,7 @@ class RuncDriver:
         self._runc = runc or _program("runc")
         self._conmon = conmon or _program("conmon")
         self._setarch = setarch or shutil.which("setarch") or ""
+        self._makers = {os.path.basename(program).encode() for program in (self._runc, self._conmon)}
         self._state = state
         self._cgroups = cgroups
         self._seccomp = seccomp.load()
@@ -56,7 +62,7 @@ class RuncDriver:
         data = {"backstop": str(spec.backstop_seconds), "aslr": "on" if spec.aslr else "off"}
         return Handle(self.name, spec.id, str(spec.directory), self._boot, data)
 
-    def start(self, handle: Handle) -> None:
+    def start(self, handle: Handle, created: Callable[[], None] | None = None) -> None:
         directory = Path(handle.directory)
         # Before anything is created: if this process dies now, no other will create a second container.
         try:
@@ -64,6 +70,8 @@ class RuncDriver:
         except FileExistsError:
             raise StartFailed("this container was started before", "CONTAINER_STARTED_BEFORE") from None
         self._create(handle)
+        if created is not None:
+            created()
         self.resume_start(handle)
 
     def resume_start(self, handle: Handle) -> None:
@@ -161,17 +169,118 @@ class RuncDriver:
         if handle.boot_id != self._boot:
             started = (Path(handle.directory) / "starting").exists()
             return (Phase.EXITED if self._exit_file(handle).exists() else Phase.LOST) if started else Phase.PREPARED
+        self._await_creation(handle)
         phase = self.status(handle)
-        if phase is Phase.RUNNING and self._runtime_status(handle.id) == "created":
+        if phase is Phase.RUNNING and self._waits_to_start(handle):
             return Phase.STARTING
-        if phase is Phase.LOST:
-            self.signal(handle, 9)
         return phase
 
+    def _await_creation(self, handle: Handle) -> None:
+        """The process before us may have died while conmon was creating the container: then conmon goes on with it,
+        and what comes of it is not known before it is done."""
+        directory = Path(handle.directory)
+        if not (directory / "starting").exists():
+            return
+        deadline = time.monotonic() + CREATE_TIMEOUT_SECONDS
+        while time.monotonic() < deadline:
+            if (directory / "pid").exists() or self._exit_file(handle).exists() or not self._creators(handle.id):
+                return
+            time.sleep(KILL_AGAIN_SECONDS)
+
+    def _waits_to_start(self, handle: Handle) -> bool:
+        """Whether the container's first process still waits in `exec.fifo`. That the FIFO exists does not say so: who
+        let it go on may have died before removing it."""
+        fifo = self._state / handle.id / "exec.fifo"
+        if not fifo.exists():
+            return False
+        try:
+            arguments = Path(f"/proc/{self._pid(handle)}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return False
+        # Before it has become the step's program it is `runc init`.
+        if arguments[0] == self._runc.encode() and arguments[1:2] == [b"init"]:
+            return True
+        fifo.unlink(missing_ok=True)
+        return False
+
     def signal(self, handle: Handle, signal: int) -> None:
-        # All of them for KILL; TERM is for the first process to pass on as it likes.
-        everyone = ["-a"] if signal == 9 else []
-        self._run("kill", *everyone, handle.id, str(signal), check=False)
+        if signal == signals.SIGKILL:
+            # All of them; any other is for the first process to pass on as it likes.
+            self._cgroups.kill(handle.id)
+            return
+        pid = self._pid(handle)
+        # A number that was given to somebody else meanwhile is in another group.
+        if pid in self._cgroups.processes(handle.id):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal)
+
+    def end(self, handle: Handle, wait_seconds: float = 0.0) -> bool:
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            watched = self._conmon_pidfd(handle)
+            try:
+                if watched is None:
+                    # Nobody would tell us of what they make.
+                    self._end_creators(handle.id)
+                gone = self._cgroups.kill(handle.id)
+                # conmon has still to write the exit code, and the last of the log.
+                over = watched is None or _poll(watched, KILL_AGAIN_SECONDS)
+            finally:
+                if watched is not None:
+                    os.close(watched)
+            if gone and over and not (watched is None and self._creators(handle.id)):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(KILL_AGAIN_SECONDS)
+
+    def pause(self, handle: Handle, paused: bool) -> bool:
+        return self._cgroups.freeze(handle.id, paused)
+
+    def paused(self, handle: Handle) -> bool:
+        return self._cgroups.frozen(handle.id)
+
+    def _creators(self, container: str) -> list[int]:
+        """conmon and runc at work on a container; read off the process table, for nobody may have noted them."""
+        found, name = [], container.encode()
+        for entry in os.scandir("/proc"):
+            if entry.name.isdigit():
+                with suppress(OSError):
+                    arguments = Path(entry.path, "cmdline").read_bytes().split(b"\0")
+                    if name in arguments and os.path.basename(arguments[0]) in self._makers:
+                        found.append(int(entry.name))
+        return found
+
+    def _end_creators(self, container: str) -> None:
+        for pid in self._creators(container):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signals.SIGKILL)
+
+    def _pid(self, handle: Handle) -> int:
+        """The container's first process, as it was noted; 0 before."""
+        try:
+            return int((Path(handle.directory) / "pid").read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def network(self, handle: Handle) -> int:
+        try:
+            pid = int((Path(handle.directory) / "pid").read_text())
+            pidfd = os.pidfd_open(pid)
+        except (OSError, ValueError) as error:
+            raise SandboxUnavailable(f"the container has no process: {error}", "EGRESS_UNAVAILABLE") from error
+        try:
+            namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            # The pid may be another's by now: only a process in this container's group, alive after we looked, counts.
+            own = handle.id in Path(f"/proc/{pid}/cgroup").read_text() and not _poll(pidfd, 0)
+            if own and not os.path.samestat(os.fstat(namespace), os.stat("/proc/self/ns/net")):
+                return namespace
+            os.close(namespace)
+        except OSError as error:
+            raise SandboxUnavailable(f"the container's network: {error}", "EGRESS_UNAVAILABLE") from error
+        finally:
+            os.close(pidfd)
+        raise SandboxUnavailable("the container has no network namespace of its own", "EGRESS_UNAVAILABLE")
 
     def collect(self, handle: Handle) -> Collected:
         usage = self._cgroups.usage(handle.id) if handle.boot_id == self._boot else Usage()
@@ -180,14 +289,22 @@ class RuncDriver:
         except (OSError, ValueError):
             return Collected(Phase.LOST, None, usage)
         # conmon writes -1 when its own timeout, our backstop, ended the container.
-        return Collected(Phase.EXITED, code if code >= 0 else 137, usage)
+        return Collected(Phase.EXITED, code if code >= 0 else 137, usage, backstop=code < 0)
 
     def destroy(self, handle: Handle) -> None:
-        self.remove(handle.id)
+        if not self._exit_file(handle).exists() and (Path(handle.directory) / "starting").exists():
+            self.end(handle, KILL_TIMEOUT_SECONDS)
+        self._remove(handle.id)
         self._await_conmon(handle)
 
     def remove(self, container: str) -> None:
-        """Kills and deletes a container by its id alone, as orphans are found."""
+        self._end_creators(container)
+        self._remove(container)
+
+    def _remove(self, container: str) -> None:
+        deadline = time.monotonic() + KILL_TIMEOUT_SECONDS
+        while not self._cgroups.kill(container) and time.monotonic() < deadline:
+            time.sleep(KILL_AGAIN_SECONDS)
         if (self._state / container).exists():
             self._run("delete", "--force", container, check=False)
         self._cgroups.remove(container)
@@ -239,13 +356,6 @@ class RuncDriver:
                 _poll(pidfd, KILL_TIMEOUT_SECONDS)
             finally:
                 os.close(pidfd)
-
-    def _runtime_status(self, container: str) -> str:
-        result = self._run("state", container, check=False)
-        try:
-            return json.loads(result.stdout)["status"]
-        except (ValueError, KeyError):
-            return ""
 
     def _run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
         result = subprocess.run(

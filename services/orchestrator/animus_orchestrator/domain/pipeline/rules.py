@@ -176,6 +176,10 @@ class _Rules:
         network = step.get("network", {})
         if {"mode", "allow"} <= network.keys() and (network["mode"] == "none") != (not network["allow"]):
             self._refuse(f"{path}.network.allow", "NETWORK_ALLOW", "an allow-list names hosts, and only it does")
+        for index, host in enumerate(network.get("allow", [])):
+            port = str(host).rpartition(":")[2]
+            if port.isascii() and port.isdigit() and int(port) > 65535:
+                self._refuse(f"{path}.network.allow[{index}]", "HOST_INVALID", "a port is at most 65535")
         for where, output in _objects(_dig(step, "outputs", "artifacts"), f"{path}.outputs.artifacts"):
             compare = output.get("compare", {})
             if "method" in compare and (compare["method"] == "numeric") != ("tolerance" in compare):

@@ -1,0 +1,116 @@
+"""What the proxy decided, for the sandbox report: one row for each destination and reason, in a file of the attempt.
+
+The file survives the agent, so that an adopted container's report holds what was before. A row is written before its
+first connection is made; counts follow within a second, so that a killed agent may lose the last second of them.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from animus_agent.files import write_atomic
+from animus_kit.clock import Clock
+from animus_kit.documents.sandbox import Egress, EgressDecision
+
+# Destinations that are on the list are few. Those that are not are the step's choice, and bounded here.
+MAX_REFUSED = 256
+MAX_ADDRESSES = 16
+SAVE_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class _Row:
+    destination: str
+    allowed: bool
+    reason: str
+    first: float
+    last: float
+    connections: int = 0
+    sent: int = 0
+    received: int = 0
+    addresses: list[str] = field(default_factory=list)
+
+
+class Record:
+    """Safe for many threads."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path, self._clock = path, clock
+        self._lock = threading.Lock()
+        self._rows: dict[tuple[str, str], _Row] = {}
+        self._unlisted = 0
+        self._saved = float("-inf")
+        try:
+            document = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return
+        self._unlisted = document["unlisted"]
+        for fields in document["rows"]:
+            row = _Row(**fields)
+            self._rows[row.destination, row.reason] = row
+
+    def decided(self, destination: str, allowed: bool, reason: str, addresses: Iterable[str] = ()) -> None:
+        """One connection. Durable against the death of this process when it is the first of its kind."""
+        now = self._clock.now().timestamp()
+        with self._lock:
+            row = self._rows.get((destination, reason))
+            fresh = row is None
+            if row is None:
+                if not allowed and sum(not one.allowed for one in self._rows.values()) >= MAX_REFUSED:
+                    self._unlisted += 1
+                    return self._save(at_once=self._unlisted == 1)
+                row = self._rows[destination, reason] = _Row(destination, allowed, reason, now, now)
+            row.connections += 1
+            row.last = max(now, row.first)
+            for address in addresses:
+                if address not in row.addresses and len(row.addresses) < MAX_ADDRESSES:
+                    row.addresses.append(address)
+            self._save(at_once=fresh)
+
+    def moved(self, destination: str, reason: str, sent: int, received: int) -> None:
+        """Bytes of a connection that was decided on before."""
+        with self._lock:
+            row = self._rows[destination, reason]
+            row.sent += sent
+            row.received += received
+            row.last = max(row.last, self._clock.now().timestamp())
+            self._save()
+
+    def save(self) -> None:
+        with self._lock:
+            self._save(at_once=True)
+
+    def document(self, allow: tuple[str, ...]) -> Egress:
+        """`allow`: the contract's list."""
+        with self._lock:
+            return Egress(
+                allow=allow,
+                decisions=tuple(
+                    EgressDecision(
+                        destination=row.destination,
+                        allowed=row.allowed,
+                        reason=row.reason,
+                        addresses=tuple(row.addresses),
+                        connections=row.connections,
+                        sent_bytes=row.sent,
+                        received_bytes=row.received,
+                        first_time=datetime.fromtimestamp(row.first, UTC),
+                        last_time=datetime.fromtimestamp(row.last, UTC),
+                    )
+                    for row in self._rows.values()
+                ),
+                unlisted=self._unlisted,
+            )
+
+    def _save(self, at_once: bool = False) -> None:
+        now = self._clock.monotonic()
+        if not at_once and now < self._saved + SAVE_SECONDS:
+            return
+        self._saved = now
+        document = {"unlisted": self._unlisted, "rows": [asdict(row) for row in self._rows.values()]}
+        write_atomic(self._path, json.dumps(document).encode(), durable=False)
