@@ -11,6 +11,7 @@ import random
 import signal
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -61,10 +62,11 @@ class ShiftedClock:
 
 
 class Agent:
-    """One node's agent. `run` returns when it was told to stop."""
+    """One node's agent. `run` returns when it was told to stop. `connect`: how channels to dispatch are opened."""
 
-    def __init__(self, settings: Settings, clock: Clock, ids: Ids) -> None:
+    def __init__(self, settings: Settings, clock: Clock, ids: Ids, connect: Callable[..., Any] = dial) -> None:
         self._settings = settings
+        self._connect = connect
         self._clock: Clock = clock
         if settings.test_clock_offset is not None:
             self._clock = ShiftedClock(clock, settings.test_clock_offset)
@@ -160,7 +162,7 @@ class Agent:
 
     async def _one_session(self, session: Session) -> Ended:
         target = self._settings.dispatch_endpoint or self._about.dispatch_endpoint
-        channel = dial(target, "orchestrator", self._identity.tls(), self._about.trust_domain, aio=True)
+        channel = self._connect(target, "orchestrator", self._identity.tls(), self._about.trust_domain, aio=True)
         try:
             return await session.run(channel)
         finally:
@@ -194,7 +196,7 @@ class Agent:
     async def _renew_once(self) -> None:
         key_pem, csr = self._identity.new_csr()
         target = self._settings.dispatch_endpoint or self._about.dispatch_endpoint
-        channel = dial(target, "orchestrator", self._identity.tls(), self._about.trust_domain, aio=True)
+        channel = self._connect(target, "orchestrator", self._identity.tls(), self._about.trust_domain, aio=True)
         try:
             stub = dispatch_pb2_grpc.DispatchServiceStub(channel)
             request = dispatch_pb2.RenewCertificateRequest(tls_csr=csr)
@@ -227,6 +229,7 @@ class Agent:
             clock=self._clock,
             host=self._parts.host,
             features=self._features,
+            egress=self._parts.egress,
         )
 
     def _blobs(self) -> grpc.Channel:

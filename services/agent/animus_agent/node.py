@@ -9,13 +9,17 @@ from pathlib import Path
 
 from animus.orchestrator.v1 import node_pb2
 from animus_agent import inventory
+from animus_agent.egress.rules import Ceiling
+from animus_agent.errors import AgentError
 from animus_agent.images.cache import ImageCache
+from animus_agent.images.mirrors import Mirrors
 from animus_agent.sandbox import canary, cgroup, quota
 from animus_agent.sandbox.fake import FakeDriver
 from animus_agent.sandbox.runc import RuncDriver
 from animus_agent.settings import Settings
 from animus_agent.trees import TreeCache
 from animus_kit.documents.sandbox import Feature, HostFingerprint
+from animus_kit.registry import settings as registries
 
 VERSION = "0.1.0"
 
@@ -29,6 +33,7 @@ class NodeParts:
     attempts_dir: Path
     node: inventory.Node
     host: HostFingerprint
+    egress: Ceiling = Ceiling()
 
 
 def assemble(settings: Settings) -> NodeParts:
@@ -53,12 +58,25 @@ def assemble(settings: Settings) -> NodeParts:
     return NodeParts(
         driver=driver,
         quota=quota.QuotaPool(volumes, spare=settings.agent_spare_volumes),
-        images=ImageCache(state / "images", max_bytes=settings.agent_image_cache_bytes),
+        images=ImageCache(
+            state / "images", max_bytes=settings.agent_image_cache_bytes, mirrors=mirrors(settings.agent_registries)
+        ),
         trees=TreeCache(state / "trees", max_bytes=settings.agent_input_cache_bytes),
         attempts_dir=state / "attempts",
         node=node,
         host=inventory.fingerprint(node, driver.versions()),
+        egress=settings.egress(),
     )
+
+
+def mirrors(path: Path | None) -> Mirrors:
+    """Raises AgentError when the file is not usable."""
+    if path is None:
+        return Mirrors()
+    try:
+        return Mirrors(registries.load(path))
+    except ValueError as error:
+        raise AgentError(f"ANIMUS_AGENT_REGISTRIES: {error}", "REGISTRIES_INVALID") from error
 
 
 def reachable(folder: Path, link: Path) -> Path:
@@ -89,7 +107,7 @@ def purge(settings: Settings) -> None:
 
 def examine(parts: NodeParts) -> tuple[Feature, ...]:
     """The canaries' findings; to be called after the pool was started."""
-    return canary.examine(parts.driver, parts.quota, parts.attempts_dir.parent / "canary")
+    return canary.examine(parts.driver, parts.quota, parts.attempts_dir.parent / "canary", parts.egress)
 
 
 def describe(node: inventory.Node, features: tuple[Feature, ...]) -> node_pb2.NodeInfo:

@@ -17,6 +17,7 @@ class FailureClass(StrEnum):
     LOST_NODE = "LOST_NODE"
     LOST_CONTAINER = "LOST_CONTAINER"
     INFRASTRUCTURE = "INFRASTRUCTURE"
+    PREEMPTED = "PREEMPTED"
     TAINTED = "TAINTED"
     CANCELED = "CANCELED"
 
@@ -43,5 +44,6 @@ class Abandoned(Exception):
 
 
 CANCELED = Failure(FailureClass.CANCELED, "CANCELED", "canceled by request")
+PREEMPTED = Failure(FailureClass.PREEMPTED, "DRAIN_DEADLINE_PASSED", "the node is being emptied and its time is over")
 LEASE_EXPIRED = Failure(FailureClass.LOST_NODE, "LEASE_EXPIRED", "the lease could not be renewed in time")
 STALE = Failure(FailureClass.LOST_NODE, "STALE_ATTEMPT", "the attempt is no longer current")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 from animus_agent.attempt.attempt import Attempt
 from animus_agent.attempt.failure import AttemptFailed, FailureClass
+from animus_agent.egress.rules import Ceiling
 from animus_agent.errors import ContractRefused
 from animus_agent.files import write_atomic
 from animus_agent.sandbox import driver
 from animus_agent.sandbox.quota import Volume
 from animus_kit.documents import action as action_document
-from animus_kit.documents import manifest
+from animus_kit.documents import dsse, manifest
 from animus_kit.documents.contract import Contract
+from animus_kit.documents.errors import DocumentError
 
 FIRST_UID = 1_000_000
 UID_RANGES = 4096
@@ -23,14 +26,19 @@ UID_RANGES = 4096
 BACKSTOP_SECONDS = 60
 
 
-def check_supported(contract: Contract, features: set[str]) -> None:
+def check_supported(contract: Contract, features: set[str], egress: Ceiling) -> None:
     """Refuses what this node cannot give; nothing is silently weakened. Raises ContractRefused."""
     action = contract.action
     missing = sorted(set(contract.required_capabilities) - features)
     if missing:
         raise ContractRefused(f"this node does not have: {', '.join(missing)}", "CAPABILITY_MISSING")
     if action.network.mode != "none":
-        raise ContractRefused("this agent gives no network", "NETWORK_UNSUPPORTED")
+        if "network-allow-list" not in features:
+            raise ContractRefused("this agent gives no network", "NETWORK_UNSUPPORTED")
+        if beyond := egress.refused(action.network.allow):
+            raise ContractRefused(f"this node does not let out to {', '.join(beyond)[:1000]}", "EGRESS_NOT_ON_NODE")
+    if not action.isolation.aslr and "no-aslr" not in features:
+        raise ContractRefused("this node cannot turn ASLR off", "ASLR_OFF_UNAVAILABLE")
     if action.secrets:
         raise ContractRefused("this agent gives no secrets", "SECRETS_UNSUPPORTED")
     if contract.resources.gpu or action.accelerator:
@@ -45,6 +53,15 @@ def check_supported(contract: Contract, features: set[str]) -> None:
 def profile_of(kind: str) -> str:
     """Which entries an input's manifest may have."""
     return manifest.DATASET if kind == "dataset" else manifest.ARTIFACT
+
+
+def hold_contents(attempt: Attempt) -> None:
+    """Keeps in the caches what an adopted attempt's container may be using, before any other can have it evicted."""
+    with suppress(DocumentError):
+        order = Contract.from_bytes(dsse.open_unverified(attempt.contract_envelope, Contract.NOUN)[0])
+        attempt.held.enter_context(attempt.ports.images.holding(order.action.image))
+        for manifest_digest in order.manifests():
+            attempt.held.enter_context(attempt.ports.trees.holding(manifest_digest, order.action.source_date_epoch))
 
 
 def prepare(attempt: Attempt) -> None:

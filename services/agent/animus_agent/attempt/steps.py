@@ -44,7 +44,7 @@ def verify_contract(attempt: Attempt) -> None:
         raise ContractRefused(f"the contract is for {order.attempt}", "WRONG_ATTEMPT")
     attempt.contract, attempt.grant = order, grant
     enforced = {feature.name for feature in ports.features if feature.enforced}
-    prepare.check_supported(order, enforced)
+    prepare.check_supported(order, enforced, ports.egress)
 
 
 def fetch_inputs(attempt: Attempt) -> None:
@@ -76,7 +76,7 @@ def verify_inputs(attempt: Attempt) -> None:
 def unpack_image(attempt: Attempt) -> None:
     action, images = attempt.order.action, attempt.ports.images
     attempt.held.enter_context(images.holding(action.image))
-    attempt.rootfs = images.get(action.image, action.platform, attempt.ports.source)
+    attempt.rootfs = images.get(action.image, action.platform, attempt.ports.source, attempt.check)
     attempt.check()
 
 
@@ -186,7 +186,8 @@ def clean_up(attempt: Attempt) -> None:
 
 def classify(error: Exception) -> Failure:
     """The table of docs/execution.md, "Failure classes", as far as the agent decides it."""
-    message = str(error)[:4000]
+    # Names out of an image or an output may be no text at all.
+    message = str(error).encode("utf-8", "backslashreplace").decode()[:4000]
     match error:
         case AttemptFailed():
             return error.failure

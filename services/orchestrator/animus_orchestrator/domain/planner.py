@@ -33,6 +33,9 @@ from .pipeline.formats import V1ALPHA1
 from .pipeline.problem import Problem
 from .pipeline.rules import is_epoch, parameter_value
 
+GPU = "gpu"
+"""The one kind of accelerator that agents count and give."""
+
 FEATURES = frozenset({"gates", "network-allow-list", "secrets"})
 """What a document may ask for and an installation may not be able to do: refused then, never left out."""
 
@@ -259,12 +262,13 @@ class _Planner:
             for one in step.artifact_inputs
         )
         isolation = self._facts.isolation
+        network = NO_NETWORK if step.network_mode == "none" else Network(mode="allow-list", allow=step.network_allow)
         return Action(
             image=step.image_digest,
             platform=image.platform,
             command=step.command,
             args=args,
-            environment=process_environment(env, threads, int(epoch)),
+            environment=process_environment(env, threads, int(epoch), network),
             parameters=tuple(Parameter(name=name, value=values[name]) for name in used),
             inputs=tuple(inputs),
             code=code.digest if code else None,
@@ -273,9 +277,7 @@ class _Planner:
             ),
             threads=threads,
             accelerator=self._accelerator(step),
-            network=(
-                NO_NETWORK if step.network_mode == "none" else Network(mode="allow-list", allow=step.network_allow)
-            ),
+            network=network,
             secrets=tuple(
                 SecretRef(name=one.name, reference=one.reference, version=one.version) for one in step.secrets
             ),
@@ -303,6 +305,10 @@ class _Planner:
 
     def _accelerator(self, step: Step) -> Accelerator | None:
         if not step.resources.gpu:
+            return None
+        if step.accelerator_kind != GPU:
+            message = f"no node has accelerators of kind {step.accelerator_kind}, only {GPU}"
+            self._refuse(f"{self._path(step)}.accelerator", "FEATURE_NOT_AVAILABLE", message)
             return None
         return Accelerator(kind=step.accelerator_kind, count=step.resources.gpu, model=step.accelerator_model)
 

@@ -22,8 +22,8 @@ from animus_orchestrator.domain.scheduler import Gpu, Need, Room, obstacle
 from animus_orchestrator.store import agents as agent_store
 from animus_orchestrator.store.pipelines import PipelineVersion
 
-FEATURES: frozenset[str] = frozenset()
-"""Of planner.FEATURES: neither gates, nor secrets, nor network yet."""
+FEATURES: frozenset[str] = frozenset({"network-allow-list"})
+"""Of planner.FEATURES: neither gates nor secrets yet. Which node can do it is a matter of its capabilities."""
 
 CAPABILITIES = (
     "memory-limit",
@@ -35,6 +35,9 @@ CAPABILITIES = (
     "vsock-blocked",
 )
 """Canaries that must have passed on a node before a step of any project goes there."""
+
+GPU_CAPABILITY = "gpu-devices"
+"""Beside them where a step has GPUs: a container saw its own device nodes and no others."""
 
 MAX_NAME = 63
 
@@ -109,6 +112,7 @@ def facts_for_policy(planned: Planned, version: str, bindings: Bindings) -> byte
             "datasetVersions": sorted({d.dataset_version for d in bindings.datasets}),
             "codeSnapshots": sorted({c.code_snapshot for c in bindings.code}),
             "network": sorted({step.recipe.network.mode for step in planned.plan.steps}),
+            "egress": sorted({host for step in planned.plan.steps for host in step.recipe.network.allow}),
             "resources": {
                 "cpuMillis": str(sum(step.resources.cpu_millis for step in planned.plan.steps)),
                 "memoryBytes": str(sum(step.resources.memory_bytes for step in planned.plan.steps)),
@@ -161,6 +165,18 @@ def step_rows(plan: Plan, now: Any) -> list[Mapping[str, Any]]:
     return rows
 
 
+def _capabilities(step: StepPlan) -> list[str]:
+    """What a node must have shown that it can do before this step goes there."""
+    wanted = list(CAPABILITIES)
+    if step.resources.gpu:
+        wanted.append(GPU_CAPABILITY)
+    if step.recipe.network.mode == "allow-list":
+        wanted.append("network-allow-list")
+    if not step.recipe.isolation.aslr:
+        wanted.append("no-aslr")
+    return wanted
+
+
 def _room(step: StepPlan) -> dict[str, Any]:
     accelerator = step.recipe.accelerator
     return {
@@ -169,7 +185,7 @@ def _room(step: StepPlan) -> dict[str, Any]:
         "gpus": step.resources.gpu,
         "gpu_model": (accelerator.model or "") if accelerator else "",
         "platform": step.recipe.platform,
-        "capabilities": list(CAPABILITIES),
+        "capabilities": _capabilities(step),
     }
 
 
