@@ -1,21 +1,23 @@
 """Images as an enemy would make them, and as they should be."""
 
-import errno
 import gzip
 import io
 import json
+import os
 import tarfile
-import threading
-from collections.abc import Callable
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from animus_agent.errors import ImageRefused
 from animus_agent.images.cache import ImageCache
 from animus_agent.images.stream import Bounds
 from animus_agent.testing import PLATFORM, MemoryBlobs, layer, put_image
-from animus_kit.digest import hex_of, sha256
+from animus_kit.digest import sha256
+from tests.agent.attacks import REFUSED, extended, member
 
 
 @pytest.fixture
@@ -26,22 +28,6 @@ def blobs() -> MemoryBlobs:
 @pytest.fixture
 def cache(tmp_path: Path) -> ImageCache:
     return ImageCache(tmp_path / "images", bounds=Bounds(total_bytes=8 << 20, entries=200))
-
-
-def member(name: str, kind: bytes, target: str = "", mode: int = 0o644) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.mode = kind, target, mode
-    return info
-
-
-def extended(headers: dict[str, str], data: bytes = b"") -> bytes:
-    """A layer of one file `x` with PAX headers of our own."""
-    info = member("x", tarfile.REGTYPE)
-    info.size, info.pax_headers = len(data), headers
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        tar.addfile(info, io.BytesIO(data))
-    return out.getvalue()
 
 
 def tree(root: Path) -> set[str]:
@@ -103,49 +89,6 @@ def test_gzip_layers_also_in_several_members(cache: ImageCache, blobs: MemoryBlo
     assert (root / "a").stat().st_size == 5000
 
 
-REFUSED: dict[str, tuple[Callable[[], list[bytes]], str]] = {
-    "upwards": (lambda: [layer({"../x": b""})], "IMAGE_PATH_INVALID"),
-    "upwards inside": (lambda: [layer({"a/../../x": b""})], "IMAGE_PATH_INVALID"),
-    "absolute": (lambda: [layer({"/x": b""})], "IMAGE_PATH_INVALID"),
-    "character device": (lambda: [layer({"x": member("x", tarfile.CHRTYPE)})], "IMAGE_ENTRY_TYPE"),
-    "block device": (lambda: [layer({"x": member("x", tarfile.BLKTYPE)})], "IMAGE_ENTRY_TYPE"),
-    "fifo": (lambda: [layer({"x": member("x", tarfile.FIFOTYPE)})], "IMAGE_ENTRY_TYPE"),
-    "hard link to a symlink": (
-        lambda: [layer({"s": "/etc/passwd", "h": member("h", tarfile.LNKTYPE, "s")})],
-        "IMAGE_LINK_INVALID",
-    ),
-    "hard link out": (lambda: [layer({"h": member("h", tarfile.LNKTYPE, "../etc/passwd")})], "IMAGE_PATH_INVALID"),
-    "hard link absolute": (lambda: [layer({"h": member("h", tarfile.LNKTYPE, "/etc/passwd")})], "IMAGE_PATH_INVALID"),
-    "hard link to nothing": (lambda: [layer({"h": member("h", tarfile.LNKTYPE, "no")})], "IMAGE_LINK_INVALID"),
-    "hard link to a folder": (
-        lambda: [layer({"d": None, "h": member("h", tarfile.LNKTYPE, "d")})],
-        "IMAGE_LINK_INVALID",
-    ),
-    "twice in a layer": (lambda: [layer({"x": b"1", "./x": b"2"})], "IMAGE_DUPLICATE_PATH"),
-    "file as folder": (lambda: [layer({"x": b"1", "x/y": b"2"})], "IMAGE_PATH_INVALID"),
-    "whiteout of the parent": (lambda: [layer({"d/.wh...": b""})], "IMAGE_WHITEOUT_INVALID"),
-    "whiteout of nothing": (lambda: [layer({".wh.": b""})], "IMAGE_WHITEOUT_INVALID"),
-    "mount point as link": (lambda: [layer({"animus": "/etc"})], "IMAGE_RESERVED_PATH"),
-    "too many entries": (lambda: [layer({f"f{i}": b"" for i in range(300)})], "IMAGE_TOO_MANY_ENTRIES"),
-    "too large": (lambda: [layer({"x": bytes(5 << 20)}), layer({"y": bytes(5 << 20)})], "IMAGE_TOO_LARGE"),
-    "too deep": (lambda: [layer({"/".join("d" * 1 for _ in range(150)): b""})], "IMAGE_PATH_INVALID"),
-    "sparse": (lambda: [layer({"x": member("x", tarfile.GNUTYPE_SPARSE)})], "IMAGE_ENTRY_TYPE"),
-    # A kilobyte that unpacks to 32 MiB of zeros, four times what the image may be.
-    "sparse by header": (
-        lambda: [extended({"GNU.sparse.map": "0,1", "GNU.sparse.realsize": str(32 << 20)}, b"1")],
-        "IMAGE_ENTRY_TYPE",
-    ),
-    "infinite time": (lambda: [extended({"mtime": "inf"})], "IMAGE_LAYER_INVALID"),
-    "NUL in a name": (lambda: [extended({"path": "a\0b"})], "IMAGE_LAYER_INVALID"),
-    "bytes after the end": (lambda: [layer({"a": b""}) + b"x" * 2048], "IMAGE_LAYER_INVALID"),
-    "a broken header in between": (
-        lambda: [layer({"a": b""})[:1024] + b"broken" * 512 + layer({"b": b""})],
-        "IMAGE_LAYER_INVALID",
-    ),
-    "no tar": (lambda: [b"this is no tar archive" * 100], "IMAGE_LAYER_INVALID"),
-}
-
-
 @pytest.mark.parametrize("case", REFUSED)
 def test_attacks_are_refused_and_leave_nothing(
     cache: ImageCache, blobs: MemoryBlobs, tmp_path: Path, case: str
@@ -185,80 +128,162 @@ def test_a_huge_extended_header_is_refused(cache: ImageCache, blobs: MemoryBlobs
     assert refused.value.reason == "IMAGE_LAYER_INVALID"
 
 
-def test_one_flipped_byte_anywhere_is_refused(cache: ImageCache, blobs: MemoryBlobs, tmp_path: Path) -> None:
+def test_one_flipped_byte_anywhere_is_refused_as_damage(cache: ImageCache, blobs: MemoryBlobs, tmp_path: Path) -> None:
+    """Every byte of every blob; and whatever it breaks first, nobody is told that the image is badly made."""
     image = put_image(blobs, layer({"a": b"content"}), layer({"b": b"more"}), compress=gzip.compress)
     for digest, data in list(blobs.blobs.items()):
-        for position in {0, len(data) // 2, len(data) - 1}:
-            blobs.blobs[digest] = data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
-            with pytest.raises(ImageRefused):
+        for position in range(len(data)):
+            blobs.blobs[digest] = data[:position] + bytes([data[position] ^ (1 << position % 8)]) + data[position + 1 :]
+            with pytest.raises(ImageRefused) as refused:
                 cache.get(image, PLATFORM, blobs)
+            assert refused.value.reason == "IMAGE_DIGEST_MISMATCH", (position, refused.value)
+        for wrong in (data[:-1], data + b"x", b"", data[: len(data) // 2]):
+            blobs.blobs[digest] = wrong
+            with pytest.raises(ImageRefused) as refused:
+                cache.get(image, PLATFORM, blobs)
+            assert refused.value.reason in ("IMAGE_DIGEST_MISMATCH", "IMAGE_SIZE_MISMATCH")
         blobs.blobs[digest] = data
     assert list((tmp_path / "images").iterdir()) == []
     cache.get(image, PLATFORM, blobs)
 
 
+@given(position=st.integers(0), bit=st.integers(0, 7))
+@settings(max_examples=60, deadline=None)
+def test_one_flipped_bit_of_a_plain_layer_is_refused(position: int, bit: int) -> None:
+    """Headers, names, sizes, links and content of a tar that no compression protects."""
+    blobs = MemoryBlobs()
+    entries: dict = {
+        "d": None,
+        "d/f": b"x" * 3000,
+        "s": "d/f",
+        "h": member("h", tarfile.LNKTYPE, "d/f"),
+        "d/.wh.y": b"",
+    }
+    data = layer(entries)
+    image = put_image(blobs, data)
+    place = position % len(data)
+    blobs.blobs[sha256(data)] = data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
+    with tempfile.TemporaryDirectory() as folder:
+        cache = ImageCache(Path(folder) / "images", bounds=Bounds(total_bytes=8 << 20, entries=200))
+        with pytest.raises(ImageRefused) as refused:
+            cache.get(image, PLATFORM, blobs)
+        assert refused.value.reason == "IMAGE_DIGEST_MISMATCH"
+        assert list((Path(folder) / "images").iterdir()) == []
+
+
+def test_links_and_whiteouts_reach_nothing_outside(cache: ImageCache, blobs: MemoryBlobs, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "keep").write_bytes(b"kept")
+    path = str(outside)
+    chain = {"a": path, "b": "a", "c/up": "../../../../../../.." + path}
+    tries: list[dict[str, bytes | str | tarfile.TarInfo | None]] = [
+        {"a/.wh.keep": b""},
+        {"b/.wh.keep": b""},
+        {"c/up/.wh..wh..opq": b""},
+        {".wh.a": b""},
+        {"b/new": b"escaped"},
+        {"c/up/keep": b"overwritten"},
+        {"stolen": member("stolen", tarfile.LNKTYPE, "b/keep")},
+    ]
+    for upper in tries:
+        try:
+            root = unpacked(cache, blobs, layer({"c": None, **chain}), layer(upper))
+            assert not (root / "stolen").exists()
+        except ImageRefused:
+            pass
+        assert [p.name for p in outside.iterdir()] == ["keep"]
+        assert (outside / "keep").read_bytes() == b"kept"
+
+
+def test_capabilities_and_other_attributes_are_not_set(cache: ImageCache, blobs: MemoryBlobs) -> None:
+    headers = {
+        "SCHILY.xattr.security.capability": "\x01\x00\x00\x02",
+        "SCHILY.xattr.user.x": "y",
+        "SCHILY.acl.access": "z",
+    }
+    root = unpacked(cache, blobs, extended(headers, b"#!"))
+    assert (root / "x").read_bytes() == b"#!"
+    assert os.listxattr(root / "x") == []
+
+
+def test_a_bomb_inside_a_bomb_is_only_a_file(cache: ImageCache, blobs: MemoryBlobs) -> None:
+    """What a file holds is never expanded; the ratio is the layer's own."""
+    inner = gzip.compress(bytes(4 << 20), 9)
+    root = unpacked(cache, blobs, layer({"bomb.gz": inner}), compress=gzip.compress)
+    assert (root / "bomb.gz").stat().st_size == len(inner)
+
+
+def test_many_layers_share_one_budget(cache: ImageCache, blobs: MemoryBlobs) -> None:
+    with pytest.raises(ImageRefused) as refused:
+        unpacked(cache, blobs, *(layer({f"f{n}": os.urandom(1 << 20)}) for n in range(9)), compress=gzip.compress)
+    assert refused.value.reason == "IMAGE_TOO_LARGE"
+
+
 def test_manifests_that_are_refused(cache: ImageCache, blobs: MemoryBlobs) -> None:
     image = put_image(blobs, layer({"a": b""}))
     document = json.loads(blobs.blobs[image])
+    first, config = document["layers"][0], document["config"]
 
-    def reason(**changes) -> str:
-        digest = blobs.put(json.dumps({**document, **changes}).encode())
+    def reason_of(data: bytes) -> str:
         with pytest.raises(ImageRefused) as refused:
-            cache.get(digest, PLATFORM, blobs)
+            cache.get(blobs.put(data), PLATFORM, blobs)
         return refused.value.reason
 
-    assert reason(mediaType="application/vnd.oci.image.index.v1+json", manifests=[]) == "IMAGE_IS_INDEX"
-    assert reason(layers=[]) == "IMAGE_LAYERS_MISMATCH"
-    assert reason(layers=[{**document["layers"][0], "mediaType": "x+zstd"}]) == "IMAGE_LAYER_TYPE"
-    assert reason(layers=[{**document["layers"][0], "digest": "md5:00"}]) == "IMAGE_DIGEST_INVALID"
-    assert reason(layers=[{**document["layers"][0], "size": 1}]) == "IMAGE_SIZE_MISMATCH"
-    assert reason(schemaVersion=1) == "IMAGE_MANIFEST_INVALID"
+    def reason(**changes) -> str:
+        return reason_of(json.dumps({**document, **changes}).encode())
+
+    def configured(**changes) -> str:
+        data = json.dumps({**json.loads(blobs.blobs[config["digest"]]), **changes}).encode()
+        return reason(config={**config, "digest": blobs.put(data), "size": len(data)})
+
+    index = "application/vnd.oci.image.index.v1+json"
+    platform = {"os": "linux", "architecture": "amd64"}
+    assert reason(mediaType=index, manifests=[]) == "IMAGE_IS_INDEX"
+    # An index that calls itself a manifest, and a manifest that is an index besides.
+    assert reason(manifests=[{"digest": image, "size": 1, "platform": platform}]) == "IMAGE_IS_INDEX"
+    assert reason(mediaType="application/vnd.docker.distribution.manifest.v1+json") == "IMAGE_MANIFEST_INVALID"
+    assert reason(schemaVersion=1, fsLayers=[]) == "IMAGE_MANIFEST_INVALID"
+    assert reason(schemaVersion="2") == "IMAGE_MANIFEST_INVALID"
+    assert reason(mediaType=["x"]) == "IMAGE_MANIFEST_INVALID"
+    assert reason_of(b"[]") == reason_of(b"\xff") == reason_of(b"[" * 100_000) == "IMAGE_MANIFEST_INVALID"
+    doubled = json.dumps(document).replace('"layers"', '"layers": [], "layers"').encode()
+    assert reason_of(doubled) == "IMAGE_MANIFEST_INVALID"
+    assert reason_of(b" " * (5 << 20)) == "IMAGE_DOCUMENT_TOO_LARGE"
+
+    assert reason(layers=[]) == reason(layers=[first, first]) == reason(layers="x") == "IMAGE_LAYERS_MISMATCH"
+    for kind in (
+        "x+zstd", "application/vnd.oci.image.layer.v1.tar+zstd", "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", ["a"], None, 7,
+    ):  # fmt: skip
+        assert reason(layers=[{**first, "mediaType": kind}]) == "IMAGE_LAYER_TYPE"
+    assert reason(layers=[{**first, "urls": ["https://169.254.169.254/"]}]) == "IMAGE_LAYER_TYPE"
+    for digest in ("md5:00", "sha512:" + "0" * 128, "sha256:../../etc/passwd", "sha256:" + "A" * 64, None):
+        assert reason(layers=[{**first, "digest": digest}]) == "IMAGE_DIGEST_INVALID"
+    assert reason(layers=[{**first, "size": 1}]) == "IMAGE_SIZE_MISMATCH"
+    assert reason(layers=[{**first, "size": first["size"] + 1}]) == "IMAGE_SIZE_MISMATCH"
+    assert reason(layers=[{**first, "size": 1 << 62}]) == "IMAGE_TOO_LARGE"
+    for size in (-1, 1.5, True, "1", None):
+        assert reason(layers=[{**first, "size": size}]) == "IMAGE_MANIFEST_INVALID"
+
+    assert (
+        reason(config=None)
+        == reason(config={**config, "mediaType": "application/vnd.x.chart"})
+        == "IMAGE_MANIFEST_INVALID"
+    )
+    assert reason(config={**config, "size": 1}) == "IMAGE_SIZE_MISMATCH"
+    assert reason(config={**config, "size": 5 << 20}) == "IMAGE_DOCUMENT_TOO_LARGE"
+    wrong = [sha256(b"another layer")]
+    assert configured(rootfs={"type": "layers", "diff_ids": wrong}) == "IMAGE_DIFF_ID_MISMATCH"
+    assert configured(rootfs={"type": "layers", "diff_ids": wrong * 300}) == "IMAGE_LAYERS_MISMATCH"
+    assert configured(rootfs={"type": "layers+base", "diff_ids": wrong}) == "IMAGE_LAYERS_MISMATCH"
+    assert configured(rootfs={"type": "layers", "diff_ids": ["md5:1"]}) == "IMAGE_DIGEST_INVALID"
+    assert (
+        configured(architecture="arm64") == configured(os="\ud800") == configured(os=None) == "IMAGE_PLATFORM_MISMATCH"
+    )
+    many = {"layers": [first] * 257}
+    data = json.dumps({"rootfs": {"type": "layers", "diff_ids": wrong * 257}, **platform}).encode()
+    assert reason(**many, config={**config, "digest": blobs.put(data), "size": len(data)}) == "IMAGE_LAYERS_MISMATCH"
     with pytest.raises(ImageRefused) as refused:
         cache.get(image, "linux/arm64", blobs)
     assert refused.value.reason == "IMAGE_PLATFORM_MISMATCH"
-
-
-def test_the_cache_is_used_verified_and_evicted(tmp_path: Path, blobs: MemoryBlobs) -> None:
-    cache = ImageCache(tmp_path / "images", max_bytes=1 << 20)
-    one = put_image(blobs, layer({"a": bytes(700_000)}))
-    two = put_image(blobs, layer({"b": bytes(700_000)}))
-    path = cache.get(one, PLATFORM, blobs).path
-    reads = len(blobs.reads)
-    assert cache.get(one, PLATFORM, blobs).path == path and len(blobs.reads) == reads
-    # Another process verifies before its first use, and makes it again when it was touched.
-    (path / "a").write_bytes(b"touched")
-    again = ImageCache(tmp_path / "images", max_bytes=1 << 20)
-    assert (again.get(one, PLATFORM, blobs).path / "a").stat().st_size == 700_000
-    with again.holding(one):
-        again.get(two, PLATFORM, blobs)
-        assert one in again.digests()
-    again.get(two, PLATFORM, blobs)
-    again.evict()
-    assert again.digests() == [two]
-    assert (tmp_path / "images" / hex_of(two) / "listing").read_bytes().startswith(b'["animus", "dir"')
-    assert (
-        sha256((tmp_path / "images" / hex_of(two) / "listing").read_bytes())
-        == again.get(two, PLATFORM, blobs).listing_digest
-    )
-
-
-def test_concurrent_pulls_fetch_once(cache: ImageCache, blobs: MemoryBlobs) -> None:
-    image = put_image(blobs, layer({"a": bytes(1 << 20)}))
-    threads = [threading.Thread(target=cache.get, args=(image, PLATFORM, blobs)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert blobs.reads.count(image) == 1
-
-
-def test_a_full_disk_is_not_the_images_fault(
-    cache: ImageCache, blobs: MemoryBlobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> int:
-        raise OSError(errno.ENOSPC, "no space left on device")
-
-    monkeypatch.setattr("animus_agent.images.unpack.os.write", full)
-    with pytest.raises(OSError) as failed:
-        unpacked(cache, blobs, layer({"a": b"x"}))
-    assert failed.value.errno == errno.ENOSPC

@@ -4,10 +4,12 @@ AgentError
 ├── SandboxUnavailable     the node cannot give what was asked; never weakened instead
 ├── StartFailed            the runtime refused the container
 │   └── CommandNotRunnable its command cannot be executed: the user's error
+├── NodeDiskFull           a cache has no room left, with everything evicted that nobody uses
 ├── ImageRefused           an image that is not what its digest says, or is hostile
 ├── BlobError              content could not be fetched or stored
 │   └── BlobCorrupt        it came, and is not what its digest says
 ├── ContractRefused        not for this agent, not signed, not within what this node may do
+├── GpuUnavailable         a device that cannot be given: its specification, its node or its health forbid it
 ├── OutputRefused          what the step left behind breaks a rule: the user's error
 └── IdentityError          enrolment or renewal
 """
@@ -38,6 +40,10 @@ class CommandNotRunnable(StartFailed):
     reason = "COMMAND_NOT_RUNNABLE"
 
 
+class NodeDiskFull(AgentError):
+    reason = "NODE_DISK_FULL"
+
+
 class ImageRefused(AgentError):
     reason = "IMAGE_REFUSED"
 
@@ -52,6 +58,10 @@ class BlobCorrupt(BlobError):
 
 class ContractRefused(AgentError):
     reason = "CONTRACT_REFUSED"
+
+
+class GpuUnavailable(AgentError):
+    reason = "GPU_UNAVAILABLE"
 
 
 class OutputRefused(AgentError):

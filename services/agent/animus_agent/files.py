@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -60,6 +61,11 @@ def opened(path: Path | str, flags: int, *, dir_fd: int | None = None, mode: int
         yield fd
     finally:
         os.close(fd)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, its inodes or a quota ran out."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def remove_tree(path: Path) -> None:

@@ -79,7 +79,7 @@ class TreeCache:
         """
         key = _key(digest, epoch)
         home = self._directory / key
-        with self.holding(digest, epoch), self._flight.of(key):
+        with self.holding(digest, epoch), self._flight.of(key, check):
             fresh = not home.exists()
             if fresh:
                 self._make(digest, epoch, profile, source, check)

@@ -17,18 +17,28 @@ import secrets
 import stat
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from animus_agent.errors import ImageRefused
-from animus_agent.files import fsync_directory, opened, remove_tree, syncfs, tree_bytes, write_atomic
-from animus_agent.images.manifest import BlobSource, load
+from animus_agent.errors import BlobError, ImageRefused, NodeDiskFull
+from animus_agent.files import fsync_directory, is_full, opened, remove_tree, syncfs, tree_bytes, write_atomic
+from animus_agent.images.manifest import BlobSource, Image, load
+from animus_agent.images.mirrors import Mirrors
 from animus_agent.images.stream import Bounds, LayerReader
 from animus_agent.images.unpack import Unpacker
 from animus_agent.sandbox.oci import MOUNT_POINTS
 from animus_kit.digest import hex_of, sha256
+from animus_kit.log import get_logger
+
+log = get_logger(__name__)
+
+CHECK_SECONDS = 0.2
+
+# What a source gave is not what its digest says; another may have the right bytes.
+_DAMAGED = frozenset({"IMAGE_DIGEST_MISMATCH", "IMAGE_SIZE_MISMATCH"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +49,28 @@ class RootFs:
 
 
 class SingleFlight:
-    """One maker for each key; the others wait for it and then find the thing made."""
+    """One maker for each key; the others wait for it and then find the thing made.
+
+    A maker that fails fails alone: the next in line makes it with its own source and rights. `check` is called while
+    waiting and may raise, so that a canceled attempt does not stand in line.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._flights: dict[str, tuple[threading.Lock, int]] = {}
 
     @contextmanager
-    def of(self, key: str) -> Iterator[None]:
+    def of(self, key: str, check: Callable[[], None] = lambda: None) -> Iterator[None]:
         with self._lock:
             lock, users = self._flights.get(key, (threading.Lock(), 0))
             self._flights[key] = (lock, users + 1)
         try:
-            with lock:
+            while not lock.acquire(timeout=CHECK_SECONDS):
+                check()
+            try:
                 yield
+            finally:
+                lock.release()
         finally:
             with self._lock:
                 lock, users = self._flights[key]
@@ -63,12 +81,21 @@ class SingleFlight:
 
 
 class ImageCache:
-    """`max_bytes`: what unused images may take; those that attempts hold are never evicted."""
+    """`max_bytes`: what unused images may take; those that attempts hold are never evicted. `mirrors` are asked before
+    the source that an attempt comes with."""
 
-    def __init__(self, directory: Path, *, max_bytes: int = 200 << 30, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        max_bytes: int = 200 << 30,
+        bounds: Bounds | None = None,
+        mirrors: Mirrors | None = None,
+    ) -> None:
         self._directory = directory
         self._max_bytes = max_bytes
         self._bounds = bounds or Bounds()
+        self._mirrors = mirrors or Mirrors()
         self._flight = SingleFlight()
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
@@ -91,15 +118,16 @@ class ImageCache:
             with self._lock:
                 self._held[digest] -= 1
 
-    def get(self, digest: str, platform: str, source: BlobSource) -> RootFs:
-        """The root file system of an image, made if absent. Raises ImageRefused, BlobError.
+    def get(self, digest: str, platform: str, source: BlobSource, check: Callable[[], None] = lambda: None) -> RootFs:
+        """The root file system of an image, made if absent; `check` is called now and then and may raise to give up.
 
-        One that an earlier process made is verified against its listing before its first use by this one.
+        One that an earlier process made is verified against its listing before its first use by this one. Raises
+        ImageRefused, BlobError, NodeDiskFull.
         """
-        with self.holding(digest), self._flight.of(digest):
+        with self.holding(digest), self._flight.of(digest, check):
             found = self._find(digest, platform)
             if found is None:
-                self._make(digest, platform, source)
+                self._fetch(digest, platform, source, check)
                 found = self._find(digest, platform)
                 assert found is not None
                 self.evict()
@@ -109,7 +137,7 @@ class ImageCache:
     def verify(self, digest: str) -> bool:
         """Hashes a cached image again; what differs from its listing is removed."""
         home = self._directory / hex_of(digest)
-        expected = json.loads((home / "image.json").read_text())["listing"]
+        expected = (self._about(digest) or {}).get("listing")
         with opened(home / "rootfs", os.O_RDONLY | os.O_DIRECTORY) as root:
             good = sha256("".join(_listing(root)).encode("utf-8", "surrogateescape")) == expected
         if not good:
@@ -121,14 +149,17 @@ class ImageCache:
         homes = [p for p in self._directory.iterdir() if not p.name.startswith(".")]
         return [f"sha256:{p.name}" for p in sorted(homes, key=lambda p: p.stat().st_mtime)]
 
-    def evict(self) -> None:
-        """Removes the least recently used of what nobody holds, until the rest fits."""
+    def evict(self, most: int | None = None) -> int:
+        """Removes the least recently used of what nobody holds, until no more than `most` bytes (else `max_bytes`) stay.
+        Returns the bytes removed."""
+        most = self._max_bytes if most is None else most
+        removed = 0
         with self._evicting:
             sizes = {d: self._bytes(d) for d in self.digests()}
             total = sum(sizes.values())
             for digest, size in sizes.items():
-                if total <= self._max_bytes:
-                    return
+                if total <= most:
+                    break
                 with self._lock:
                     if self._held[digest]:
                         continue
@@ -137,40 +168,76 @@ class ImageCache:
                     doomed = self._set_aside(self._directory / hex_of(digest))
                 remove_tree(doomed)
                 total -= size
+                removed += size
+        return removed
 
     def _bytes(self, digest: str) -> int:
-        return json.loads((self._directory / hex_of(digest) / "image.json").read_text())["bytes"]
+        about = self._about(digest)
+        return about["bytes"] if about else 0
+
+    def _about(self, digest: str) -> dict[str, Any] | None:
+        """What stands beside a cached image; None when it is absent, or not readable, which is as good."""
+        try:
+            about = json.loads((self._directory / hex_of(digest) / "image.json").read_bytes())
+            kinds = [type(about[key]) for key in ("bytes", "listing", "platform")]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+        return about if kinds == [int, str, str] else None
 
     def _find(self, digest: str, platform: str) -> RootFs | None:
         home = self._directory / hex_of(digest)
-        try:
-            about = json.loads((home / "image.json").read_text())
-        except FileNotFoundError:
+        about = self._about(digest)
+        if about is None:
+            if home.exists():
+                self._remove(home)
             return None
         if about["platform"] != platform:
             raise ImageRefused(f"the image is for {about['platform']}, not {platform}", "IMAGE_PLATFORM_MISMATCH")
         if digest not in self._verified:
             if not self.verify(digest):
+                log.warning("a cached image was damaged", image=digest)
                 return None
             self._verified.add(digest)
         return RootFs(digest, home / "rootfs", about["listing"])
 
-    def _make(self, digest: str, platform: str, source: BlobSource) -> None:
+    def _fetch(self, digest: str, platform: str, source: BlobSource, check: Callable[[], None]) -> None:
+        """From the first source that has it undamaged: the mirrors, then the attempt's own, whose failure counts."""
+        for mirror in self._mirrors.sources(check):
+            try:
+                return self._make_room_and_make(digest, platform, mirror, check)
+            except BlobError:
+                continue
+            except ImageRefused as error:
+                if error.reason not in _DAMAGED:
+                    raise
+                mirror.damaged(error)
+        self._make_room_and_make(digest, platform, source, check)
+
+    def _make_room_and_make(self, digest: str, platform: str, source: BlobSource, check: Callable[[], None]) -> None:
+        """A full disk is answered by giving up what nobody uses, once."""
+        try:
+            return self._make(digest, platform, source, check)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            log.warning("disk full; evicting images", error_text=str(error), evicted_bytes=self.evict(0))
+        try:
+            self._make(digest, platform, source, check)
+        except OSError as error:
+            if is_full(error):
+                raise NodeDiskFull(f"no room for image {digest}: {error}") from error
+            raise
+
+    def _make(self, digest: str, platform: str, source: BlobSource, check: Callable[[], None]) -> None:
         image = load(source, digest, platform)
+        if sum(layer.size for layer in image.layers) > self._bounds.total_bytes:
+            raise ImageRefused(f"the image is larger than {self._bounds.total_bytes} bytes", "IMAGE_TOO_LARGE")
         temporary = self._directory / f".tmp-{secrets.token_hex(8)}"
         rootfs = temporary / "rootfs"
-        rootfs.mkdir(parents=True)
         try:
+            rootfs.mkdir(parents=True)
             with opened(rootfs, os.O_RDONLY | os.O_DIRECTORY) as root:
-                unpacker = Unpacker(root, self._bounds)
-                budget = self._bounds.total_bytes
-                for layer in image.layers:
-                    reader = LayerReader(iter(source.open(layer.digest, digest)), layer, self._bounds, budget)
-                    unpacker.apply(reader)
-                    reader.finish()
-                    budget -= reader.plain_bytes
-                _make_mount_points(root)
-                unpacker.finish()
+                self._unpack(image, source, root, check)
                 listing = list(_listing(root))
             data = "".join(listing).encode("utf-8", "surrogateescape")
             (temporary / "listing").write_bytes(data)
@@ -191,6 +258,24 @@ class ImageCache:
             remove_tree(temporary)
             raise
 
+    def _unpack(self, image: Image, source: BlobSource, root: int, check: Callable[[], None]) -> None:
+        unpacker = Unpacker(root, self._bounds)
+        budget = self._bounds.total_bytes
+        for layer in image.layers:
+            check()
+            chunks = _checked(source.open(layer.digest, image.digest), check)
+            reader = LayerReader(chunks, layer, self._bounds, budget)
+            try:
+                unpacker.apply(reader)
+                reader.finish()
+            except ImageRefused as error:
+                if error.reason not in _DAMAGED:
+                    reader.blame()
+                raise
+            budget -= reader.plain_bytes
+        _make_mount_points(root)
+        unpacker.finish()
+
     def _remove(self, home: Path) -> None:
         with self._evicting:
             doomed = self._set_aside(home)
@@ -200,6 +285,12 @@ class ImageCache:
         doomed = self._directory / f".tmp-{secrets.token_hex(8)}"
         os.rename(home, doomed)
         return doomed
+
+
+def _checked(chunks: Iterable[bytes], check: Callable[[], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        check()
+        yield chunk
 
 
 def _make_mount_points(root: int) -> None:

@@ -25,6 +25,10 @@ _INDEXES = {
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 }
+_CONFIGS = {
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+}
 _LAYERS = {
     "application/vnd.oci.image.layer.v1.tar": "none",
     "application/vnd.oci.image.layer.v1.tar+gzip": "gzip",
@@ -68,21 +72,28 @@ def read_document(source: BlobSource, digest: str, container: str) -> bytes:
 
 
 def load(source: BlobSource, digest: str, platform: str) -> Image:
-    """Reads manifest and configuration. Raises ImageRefused."""
+    """Reads manifest and configuration. Raises ImageRefused, BlobError."""
     manifest = _object(read_document(source, digest, digest), "manifest")
     kind = manifest.get("mediaType", "application/vnd.oci.image.manifest.v1+json")
+    if not isinstance(kind, str):
+        raise ImageRefused("the manifest's media type is no text", "IMAGE_MANIFEST_INVALID")
     if kind in _INDEXES or "manifests" in manifest:
         raise ImageRefused("an index names several platforms; pin the platform's manifest", "IMAGE_IS_INDEX")
     if manifest.get("schemaVersion") != 2 or kind not in _MANIFESTS:
         raise ImageRefused(f"not an image manifest: {kind!r}", "IMAGE_MANIFEST_INVALID")
     config_digest, config_size = _descriptor(manifest.get("config"))
+    config_kind = manifest["config"].get("mediaType")
+    if not isinstance(config_kind, str) or config_kind not in _CONFIGS:
+        raise ImageRefused("the configuration is not an image's: some other artifact", "IMAGE_MANIFEST_INVALID")
+    if config_size > MAX_DOCUMENT_BYTES:
+        raise ImageRefused(f"a configuration of {config_size} bytes", "IMAGE_DOCUMENT_TOO_LARGE")
     config_bytes = read_document(source, config_digest, digest)
     if len(config_bytes) != config_size:
         raise ImageRefused("the configuration has another size than the manifest says", "IMAGE_SIZE_MISMATCH")
     config = _object(config_bytes, "configuration")
     actual = f"{config.get('os')}/{config.get('architecture')}"
     if actual != platform:
-        raise ImageRefused(f"the image is for {actual}, the contract for {platform}", "IMAGE_PLATFORM_MISMATCH")
+        raise ImageRefused(f"the image is for {actual[:100]!r}, the contract for {platform}", "IMAGE_PLATFORM_MISMATCH")
     return Image(digest, actual, _layers(manifest, config))
 
 
@@ -99,9 +110,13 @@ def _layers(manifest: dict, config: dict) -> tuple[Layer, ...]:
         digest, size = _descriptor(descriptor)
         if not isinstance(diff_id, str) or not PREFIXED_RE.fullmatch(diff_id):
             raise ImageRefused("a diff_id is no sha256 digest", "IMAGE_DIGEST_INVALID")
-        compression = _LAYERS.get(descriptor.get("mediaType"))
-        if compression is None or descriptor.get("urls"):
-            raise ImageRefused(f"a layer of type {descriptor.get('mediaType')!r}", "IMAGE_LAYER_TYPE")
+        kind = descriptor.get("mediaType")
+        compression = _LAYERS.get(kind) if isinstance(kind, str) else None
+        if compression is None:
+            raise ImageRefused(f"a layer of type {str(kind)[:200]!r}", "IMAGE_LAYER_TYPE")
+        if descriptor.get("urls"):
+            # Foreign layers: bytes from wherever the image's author says.
+            raise ImageRefused("a layer that is to be fetched from elsewhere", "IMAGE_LAYER_TYPE")
         layers.append(Layer(digest, size, compression, diff_id))
     return tuple(layers)
 
@@ -117,9 +132,17 @@ def _descriptor(value: object) -> tuple[str, int]:
     return digest, size
 
 
+def _once(pairs: list[tuple[str, object]]) -> dict:
+    """A key that stands twice means one thing to one reader and another to the next."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key stands twice")
+    return value
+
+
 def _object(data: bytes, what: str) -> dict:
     try:
-        value = json.loads(data)
+        value = json.loads(data, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):

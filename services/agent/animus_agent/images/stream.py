@@ -56,12 +56,22 @@ class LayerReader:
         while not self._done:
             self._buffer.clear()
             self._fill()
-        if self._compressed.size != self._layer.size:
-            raise ImageRefused("a layer has another size than the manifest says", "IMAGE_SIZE_MISMATCH")
         if self._compressed.digest() != self._layer.digest:
             raise ImageRefused(f"layer digest: the bytes are not {self._layer.digest}", "IMAGE_DIGEST_MISMATCH")
+        if self._compressed.size != self._layer.size:
+            raise ImageRefused("a layer has another size than the manifest says", "IMAGE_SIZE_MISMATCH")
         if self._plain.digest() != self._layer.diff_id:
             raise ImageRefused(f"layer diff_id: the content is not {self._layer.diff_id}", "IMAGE_DIFF_ID_MISMATCH")
+
+    def blame(self) -> None:
+        """After a refusal: raises ImageRefused IMAGE_DIGEST_MISMATCH if these are not the image's bytes at all, so that
+        damage on the way is never told to whoever built the image."""
+        for chunk in self._chunks:
+            self._compressed.update(chunk)
+            if self._compressed.size > self._layer.size:
+                break
+        if self._compressed.digest() != self._layer.digest:
+            raise ImageRefused(f"layer digest: the bytes are not {self._layer.digest}", "IMAGE_DIGEST_MISMATCH")
 
     def _fill(self) -> None:
         chunk = next(self._chunks, None)

@@ -1,9 +1,9 @@
 """Applies one layer to a folder, as if the layer had been written by an enemy (OCI image-spec 1.1, "Layers").
 
 Every path is opened relative to the root by openat2(2) with RESOLVE_IN_ROOT, so that the kernel itself keeps a link
-inside. Refused: absolute paths, `..`, devices, FIFOs, hard links to anything but a regular file, sparse files, the same
-path twice, names beyond bounds. Modes lose setuid, setgid and sticky, and gain read for all: the root belongs to the host's root
-and is only ever read.
+inside. Refused: absolute paths, `..`, devices, FIFOs, sockets, hard links to anything but a regular file, sparse files, the
+same path twice, names and depths beyond bounds. Modes lose setuid, setgid and sticky and gain read for all, extended
+attributes (and with them file capabilities and ACLs) are not set: the root belongs to the host's root and is only read.
 
 Whiteouts hide what lower layers hold, never what their own layer adds, whichever comes first.
 """
@@ -28,21 +28,41 @@ OPAQUE = ".wh..wh..opq"
 _SYS_OPENAT2 = 437
 _RESOLVE_NO_XDEV, _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 1, 2, 16
 _MAX_HEADER_BYTES = 1 << 20
+# Headers in front of one entry: a long name, a long link, its own extended header and the archive's.
+_MAX_CHAINED = 8
+_EXTENDED = frozenset(
+    {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+)
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 # Failures of this node, which say nothing about the image.
 _OURS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS})
 
 
-class _TarInfo(tarfile.TarInfo):
-    """Bounds the extended headers, which tarfile reads into memory whole."""
+class _Tar(tarfile.TarFile):
+    """Bounds the extended headers, which tarfile reads into memory whole and one inside the other."""
 
-    def _proc_member(self, archive):  # type: ignore[no-untyped-def]
-        special = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
-        if self.type in (*special, tarfile.GNUTYPE_LONGLINK) and self.size > _MAX_HEADER_BYTES:
+    chained = 0
+    chained_bytes = 0
+    shared_bytes = 0
+
+
+class _TarInfo(tarfile.TarInfo):
+    def _proc_member(self, archive: _Tar) -> tarfile.TarInfo:
+        if self.type not in _EXTENDED:
+            if self.type == tarfile.GNUTYPE_SPARSE:
+                raise _sparse()
+            archive.chained = archive.chained_bytes = 0
+            return super()._proc_member(archive)  # type: ignore[misc]
+        if self.size < 0:
+            raise ImageRefused("a tar header of a negative size", "IMAGE_LAYER_INVALID")
+        archive.chained += 1
+        archive.chained_bytes += self.size
+        if self.type == tarfile.XGLTYPE:
+            # They speak for every entry that follows, and are kept until the end.
+            archive.shared_bytes += self.size
+        if max(archive.chained_bytes, archive.shared_bytes) > _MAX_HEADER_BYTES or archive.chained > _MAX_CHAINED:
             raise ImageRefused("a tar header is too large", "IMAGE_LAYER_INVALID")
-        if self.type == tarfile.GNUTYPE_SPARSE:
-            raise _sparse()
-        return super()._proc_member(archive)
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 def _sparse() -> ImageRefused:
@@ -58,27 +78,27 @@ class Unpacker:
         self._bounds = bounds
         self._entries = 0
         self._times: dict[str, int] = {}
+        self._root_path = os.readlink(f"/proc/self/fd/{root_fd}")
 
     def apply(self, reader: LayerReader) -> None:
         """Raises ImageRefused. The caller compares digests afterwards and throws all away on a mismatch."""
         # (inode of the folder, name) of what this layer adds.
         own: set[tuple[int, str]] = set()
-        seen: set[tuple[int, str]] = set()
         archive: IO[bytes] = reader  # type: ignore[assignment]
         try:
-            with tarfile.open(fileobj=archive, mode="r|", tarinfo=_TarInfo, bufsize=1 << 20) as tar:
+            with _Tar.open(fileobj=archive, mode="r|", tarinfo=_TarInfo, bufsize=1 << 20) as tar:
                 for member in tar:
                     self._entries += 1
                     if self._entries > self._bounds.entries:
                         raise ImageRefused(f"more than {self._bounds.entries} entries", "IMAGE_TOO_MANY_ENTRIES")
-                    self._entry(tar, member, own, seen)
+                    self._entry(tar, member, own)
                     # tarfile remembers every member; an image has many.
                     tar.members.clear()
                 _refuse_rest(tar)
         except tarfile.TarError as error:
             # An empty layer is a tar archive of nothing but its end mark, which tarfile reads without complaint.
             raise ImageRefused(f"a layer is no tar archive: {error}", "IMAGE_LAYER_INVALID") from error
-        except (ValueError, OverflowError) as error:
+        except (ValueError, OverflowError, RecursionError) as error:
             # Extended headers may say anything: a NUL in a name, a size below zero, an infinite time.
             raise ImageRefused(f"a layer holds a value that cannot be: {error}", "IMAGE_LAYER_INVALID") from error
         except OSError as error:
@@ -98,9 +118,12 @@ class Unpacker:
             finally:
                 os.close(fd)
 
-    def _entry(
-        self, tar: tarfile.TarFile, member: tarfile.TarInfo, own: set[tuple[int, str]], seen: set[tuple[int, str]]
-    ) -> None:
+    def _entry(self, tar: tarfile.TarFile, member: tarfile.TarInfo, own: set[tuple[int, str]]) -> None:
+        if member.size < 0:
+            raise ImageRefused(f"{member.name!r} has a negative size", "IMAGE_LAYER_INVALID")
+        if member.issparse() or any(key.startswith("GNU.sparse") for key in member.pax_headers):
+            # Also in the PAX forms, whose type is that of a regular file.
+            raise _sparse()
         parts = self._parts(member.name)
         if not parts:
             if not member.isdir():
@@ -108,20 +131,29 @@ class Unpacker:
             return
         folder, name = self._folder(parts[:-1], own), parts[-1]
         try:
+            self._check_depth(folder)
             inode = os.fstat(folder).st_ino
-            if name == OPAQUE:
-                _prune(folder, own)
-                return
             if name.startswith(WHITEOUT):
-                self._whiteout(folder, inode, name.removeprefix(WHITEOUT), own)
+                if not member.isreg() or member.size:
+                    raise ImageRefused(f"{member.name!r} is no empty file", "IMAGE_WHITEOUT_INVALID")
+                if name == OPAQUE:
+                    _prune(folder, own)
+                else:
+                    self._whiteout(folder, inode, name.removeprefix(WHITEOUT), own)
                 return
-            if (inode, name) in seen and not member.isdir():
+            if (inode, name) in own and not (member.isdir() and _is_folder(folder, name)):
+                # Which of the two counts would depend on who reads the layer.
                 raise ImageRefused(f"{member.name!r} stands twice in a layer", "IMAGE_DUPLICATE_PATH")
-            seen.add((inode, name))
             own.add((inode, name))
             self._write(tar, member, folder, name)
         finally:
             os.close(folder)
+
+    def _check_depth(self, folder: int) -> None:
+        """Where an entry really goes: through links, each of which may be short, paths can grow without end."""
+        real = os.readlink(f"/proc/self/fd/{folder}")[len(self._root_path) :]
+        if real.count("/") >= self._bounds.depth or len(os.fsencode(real)) > self._bounds.path_bytes:
+            raise ImageRefused("a path leads too deep", "IMAGE_PATH_INVALID")
 
     def _parts(self, path: str) -> list[str]:
         if path.startswith("/"):
@@ -131,6 +163,8 @@ class Unpacker:
         parts = [part for part in path.split("/") if part not in ("", ".")]
         if ".." in parts:
             raise ImageRefused(f"{path!r} leads upwards", "IMAGE_PATH_INVALID")
+        if any(part.startswith(WHITEOUT) for part in parts[:-1]):
+            raise ImageRefused(f"{path!r} lies in a whiteout", "IMAGE_WHITEOUT_INVALID")
         if len(parts) > self._bounds.depth or any(len(os.fsencode(part)) > 255 for part in parts):
             raise ImageRefused("a path is too deep or a name too long", "IMAGE_PATH_INVALID")
         return parts
@@ -185,8 +219,6 @@ class Unpacker:
             return
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE):
             raise ImageRefused(f"{member.name!r} is a device, FIFO or unknown entry", "IMAGE_ENTRY_TYPE")
-        if member.issparse():  # in the PAX forms, whose type is that of a regular file
-            raise _sparse()
         # A hard link may name the very path that it replaces only through another layer; resolve it first.
         source = self._link_source(member) if member.islnk() else None
         try:
@@ -266,6 +298,11 @@ def _mode(folder: int, name: str) -> int | None:
         return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     except FileNotFoundError:
         return None
+
+
+def _is_folder(folder: int, name: str) -> bool:
+    mode = _mode(folder, name)
+    return mode is not None and stat.S_ISDIR(mode)
 
 
 def _remove(folder: int, name: str, mode: int) -> None:

@@ -1,0 +1,1 @@
+"""Reading images from container registries, by digest only."""
