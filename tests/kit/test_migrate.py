@@ -124,6 +124,17 @@ def test_the_embedded_server_starts_stops_and_starts_again(tmp_path):
                     assert shown == {"listen_addresses": "", "data_checksums": "on"}
                 assert server.socket.stat().st_mode & 0o777 == 0o700
             assert not server.is_running()
+        with server.running():
+            with psycopg.connect(server.dsn("postgres")) as kept:
+                kept.execute("CREATE TABLE kept ()")
+            with psycopg.connect(server.dsn("postgres")) as held:
+                server.kill()
+                assert not server.is_running()
+                server.start()
+                with pytest.raises(psycopg.OperationalError):
+                    held.execute("SELECT 1")
+            with psycopg.connect(server.dsn("postgres")) as again:
+                again.execute("SELECT FROM kept")
         hba = (server.data / "pg_hba.conf").read_text()
         assert "trust" not in [line.split()[-1] for line in hba.splitlines() if line and not line.startswith("#")]
     finally:

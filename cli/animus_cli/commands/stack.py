@@ -28,6 +28,14 @@ def up(
     dir: Dir = _NONE,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it is ready.")] = False,
     agent: Annotated[bool, typer.Option("--agent/--no-agent", help="Whether this machine runs steps too.")] = True,
+    node_address: Annotated[
+        str | None,
+        typer.Option(help="An address of this machine, for agents on others. Remembered.", show_default=False),
+    ] = None,
+    set: Annotated[
+        list[str],
+        typer.Option(help="A setting, as process.name=value: dispatch.lease_duration=20s. Remembered; repeatable."),
+    ] = [],
 ) -> None:
     """Start every process on this machine, on loopback, with mTLS and keys it makes itself. Starts what is missing."""
     from animus_cli.requirements import missing
@@ -38,7 +46,7 @@ def up(
             exits.REQUIREMENT, "\n".join(lacking), "REQUIREMENT_MISSING", "or start without the agent: --no-agent"
         )
     with _explained():
-        stack.up(layout, say, agent=agent)
+        stack.up(layout, say, agent=agent, chosen=_chosen(layout, node_address, set))
     states = stack.status(layout)
     value = {"endpoint": layout.endpoint, "dir": str(layout.root), "processes": [vars(s) for s in states]}
     if detach:
@@ -100,6 +108,22 @@ def _stack(dir: Path) -> tuple[Any, Any]:
             exits.REQUIREMENT, f"no local stack here: {error}", "STACK_NOT_INSTALLED", "pip install animus-cli[stack]"
         ) from None
     return Layout((dir if dir != _NONE else default_folder()).resolve()), stack
+
+
+def _chosen(layout: Any, node_address: str | None, settings: list[str]) -> Any:
+    """The options given here over those of before; None when nothing was given."""
+    from animus_cli.stack import options, programs
+
+    if node_address is None and not settings:
+        return None
+    before = layout.options
+    try:
+        given = options.parse(node_address or before.node_address, settings, programs.ALL)
+    except options.OptionsError as error:
+        raise Stop(exits.USAGE, str(error), "USAGE", "animus up --help") from None
+    names = {*before.settings, *given.settings}
+    merged = {name: {**before.settings.get(name, {}), **given.settings.get(name, {})} for name in names}
+    return options.Options(given.node_address, merged)
 
 
 def _made(dir: Path) -> tuple[Any, Any]:

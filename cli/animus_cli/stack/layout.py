@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from animus_cli.stack import options
+from animus_cli.stack.options import Options
+
 PORTS = (
     "gateway",
     "catalog",
@@ -31,6 +34,8 @@ PORTS = (
     "lineage-metrics",
     "audit-metrics",
 )
+# Where agents connect: these listen where nodes other than this machine can reach them, if the stack has such.
+FOR_NODES = ("dispatch", "enrollment", "catalog-agent")
 GATEWAY_PORT = 8443
 FIRST_PORT = 20000
 TRUST_DOMAIN = "animus.local"
@@ -130,8 +135,18 @@ class Layout:
         path.write_text(json.dumps(ports, indent=2) + "\n")
         return ports
 
+    @property
+    def options_file(self) -> Path:
+        return self.root / "options.json"
+
+    @property
+    def options(self) -> Options:
+        """Read anew each time: `up` may change them."""
+        return options.load(self.options_file)
+
     def address(self, name: str) -> str:
-        return f"127.0.0.1:{self.ports[name]}"
+        host = self.options.node_address if name in FOR_NODES else options.LOOPBACK
+        return f"{host}:{self.ports[name]}"
 
     @property
     def endpoint(self) -> str:

@@ -7,6 +7,7 @@ import ssl
 import sys
 import urllib.request
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from animus_kit.db.embedded import Embedded
 # In the order in which `status` shows them.
 CONTROL_PLANE = ("policy", "audit", "catalog", "lineage", "orchestrator", "dispatch", "gateway")
 ALL = (*CONTROL_PLANE, "agent")
+POSTGRES = "postgres"
 PROBE_SECONDS = 2.0
 
 
@@ -63,7 +65,8 @@ def control_plane(layout: Layout, cluster: Embedded) -> dict[str, Program]:
         "dispatch": _dispatch(layout, cluster),
         "gateway": _gateway(layout),
     }
-    return programs
+    chosen = layout.options
+    return {name: _with(program, chosen.environment(name)) for name, program in programs.items()}
 
 
 def agent(layout: Layout) -> Program:
@@ -73,6 +76,7 @@ def agent(layout: Layout) -> Program:
         "ANIMUS_AGENT_RUN_DIR": str(layout.agent_run),
         "ANIMUS_AGENT_ROOT_KEY": str(layout.pki / "root.pub"),
     }
+    environment |= layout.options.environment("agent")
     arguments = [sys.executable, "-m", "animus_agent", "run"]
     return Program("agent", arguments, environment, lambda: agent_online(layout), privileged=True)
 
@@ -98,6 +102,10 @@ def call(layout: Layout, method: str, path: str, body: object = None) -> dict[st
     context = ssl.create_default_context(cafile=str(layout.services_ca))
     with urllib.request.urlopen(request, timeout=PROBE_SECONDS * 5, context=context) as answer:
         return json.load(answer)
+
+
+def _with(program: Program, more: Mapping[str, str]) -> Program:
+    return replace(program, environment={**program.environment, **more})
 
 
 def _service(layout: Layout, cluster: Embedded, name: str, more: Mapping[str, str]) -> Program:

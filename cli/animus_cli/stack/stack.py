@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from animus_cli.stack import database, issuer, keys, processes, programs
+from animus_cli.stack import database, issuer, keys, options, processes, programs
 from animus_cli.stack.layout import AGENT, Layout
+from animus_cli.stack.options import Options
 from animus_cli.stack.processes import Program
 from animus_kit.db.embedded import Embedded, account
 
@@ -41,12 +42,15 @@ class State:
     ports: dict[str, int]
 
 
-def up(layout: Layout, tell: Tell, *, agent: bool = True) -> None:
+def up(layout: Layout, tell: Tell, *, agent: bool = True, chosen: Options | None = None) -> None:
     """Starts everything that does not run and returns when all of it answers.
 
-    tell: called with a line for each stage. Raises StackError, EmbeddedError.
+    tell: called with a line for each stage. chosen: options for this and every later start; None keeps what was chosen
+    before. What runs already keeps what it was started with. Raises StackError, EmbeddedError.
     """
     with _locked(layout):
+        if chosen is not None:
+            options.save(layout.options_file, chosen)
         who = account()
         _folders(layout, who)
         keys.make(layout, datetime.now(UTC))
@@ -88,8 +92,16 @@ def down(layout: Layout, tell: Tell) -> None:
 
 
 def restart(layout: Layout, name: str, *, kill: bool = False) -> None:
-    """Ends one process, with SIGKILL when asked, and starts it again. Raises StackError for an unknown name."""
+    """Ends one process, with SIGKILL when asked, and starts it again; `postgres` too.
+
+    Raises StackError for an unknown name, EmbeddedError.
+    """
     with _locked(layout):
+        if name == programs.POSTGRES:
+            cluster = Embedded(layout.postgres)
+            cluster.kill() if kill else cluster.stop()
+            cluster.start()
+            return
         program = _program(layout, name)
         processes.stop(layout, name, kill=kill)
         processes.start(layout, program, account())
@@ -181,14 +193,14 @@ def _programs(layout: Layout) -> dict[str, Program]:
 def _program(layout: Layout, name: str) -> Program:
     every = _programs(layout)
     if name not in every:
-        raise StackError(f"no such process: {name}; there are {', '.join(every)}")
+        raise StackError(f"no such process: {name}; there are {', '.join((programs.POSTGRES, *every))}")
     return every[name]
 
 
 def _postgres_state(layout: Layout) -> State:
     cluster = Embedded(layout.postgres)
     alive = cluster.data.exists() and cluster.is_running()
-    return State("postgres", cluster.pid if alive else None, "ready" if alive else "stopped", {})
+    return State(programs.POSTGRES, cluster.pid if alive else None, "ready" if alive else "stopped", {})
 
 
 def _folders(layout: Layout, who: pwd.struct_passwd | None) -> None:

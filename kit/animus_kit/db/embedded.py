@@ -20,9 +20,11 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -129,6 +131,24 @@ class Embedded:
         if self.is_running():
             self._run("pg_ctl", "stop", "-D", str(self.data), "-m", "fast", "-w", "-t", "30")
         shutil.rmtree(self.socket, ignore_errors=True)
+
+    def kill(self) -> None:
+        """Ends it with SIGKILL, as a crash would, and returns when its sessions have noticed. Nothing happens when it
+        does not run. What was committed is there again after the next start."""
+        with contextlib.suppress(OSError, ValueError):
+            postmaster = self.pid
+            if not self.is_running():
+                return
+            everyone = [postmaster, *_children(postmaster)]
+            os.kill(postmaster, signal.SIGKILL)
+            # A new postmaster refuses the shared memory while a session of the old one holds it.
+            deadline = time.monotonic() + 30
+            while any(_lives(pid) for pid in everyone):
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(0.02)
+            # Where nobody asks for its end, the dead postmaster stays as a zombie and would be taken for a living one.
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Embedded]:
@@ -252,6 +272,22 @@ class Embedded:
                 f"PostgreSQL runs as {who.pw_name}, which may not enter {closed}: "
                 f"choose another folder, or let it pass (chmod o+x)"
             )
+
+
+def _lives(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    return False
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(entry.name)
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(pid)
+    return found
 
 
 def guard(folder: Path, options: Mapping[str, str]) -> None:
