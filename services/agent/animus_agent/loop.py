@@ -20,6 +20,7 @@ from animus.agent.v1 import dispatch_pb2, dispatch_pb2_grpc
 from animus_agent import node, systemd
 from animus_agent.attempt.ports import Ports, Signer
 from animus_agent.blobs import GrantedBlobs
+from animus_agent.diagnostics import Diagnostics
 from animus_agent.errors import IdentityError, SandboxUnavailable
 from animus_agent.files import boot_id
 from animus_agent.held import Holdings
@@ -35,6 +36,7 @@ from animus_kit.clock import Clock
 from animus_kit.documents.sandbox import Feature
 from animus_kit.ids import Ids
 from animus_kit.log import get_logger
+from animus_kit.status import from_rpc_error
 
 log = get_logger(__name__)
 
@@ -43,6 +45,9 @@ RENEW_CHECK_SECONDS = 60.0
 # Whoever was superseded is probably a second instance of this very node; fighting over the session helps nobody.
 SUPERSEDED_SECONDS = 30.0
 GOODBYE_SECONDS = 2.0
+LEAVE_SECONDS = 30.0
+# Refusals that trying again does not heal: a person must act, or another instance must end.
+_UNWANTED = frozenset({"SESSION_SUPERSEDED", "CERTIFICATE_SUPERSEDED", "AGENT_UNKNOWN"})
 # The output size most contracts ask for (animus_kit.documents.contract.DEFAULT_LIMITS): spares are made of it at start.
 PRIMED_SIZES = (10 << 30,)
 
@@ -76,6 +81,7 @@ class Agent:
         self._parts = node.assemble(settings)
         self._spool = Spool(settings.agent_state_dir / "spool.db", ids, max_log_bytes=settings.agent_spool_log_bytes)
         self._spool.on_row = lambda is_result: self._poke(state=False, at_once=is_result)
+        self._diagnostics = Diagnostics(self._clock)
         self._features: tuple[Feature, ...] = ()
         self._session: Session | None = None
         self._blob_channel: grpc.Channel | None = None
@@ -92,10 +98,11 @@ class Agent:
         )
 
     async def run(self) -> None:
-        """Raises SandboxUnavailable when the canaries leave nothing to offer."""
+        """Raises SandboxUnavailable when the canaries leave nothing to offer, IdentityError when the node is revoked."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        self._diagnostics.install()
         await asyncio.to_thread(self._begin)
         side = [asyncio.create_task(self._fence()), asyncio.create_task(self._renew())]
         try:
@@ -105,6 +112,7 @@ class Agent:
                 task.cancel()
             await asyncio.gather(*side, return_exceptions=True)
             await asyncio.to_thread(self._close)
+            self._diagnostics.uninstall()
 
     def stop(self) -> None:
         """Ends `run`: at once and with containers going on, or after a drain."""
@@ -141,24 +149,34 @@ class Agent:
         opening = Opening(self._ids.uuid(), boot_id(), node.describe(self._parts.node, self._features))
         delays = retry.backoff(0.2, 10.0)
         while not self._stopping.is_set():
-            session = Session(opening, self._holdings, self._spool, self._identity, self._clock)
+            session = Session(opening, self._holdings, self._spool, self._identity, self._clock, self._diagnostics)
             self._session = session
             try:
                 ended = await self._one_session(session)
             except grpc.aio.AioRpcError as error:
-                log.warning("session broke", code=error.code().name, details=error.details())
-                ended = Ended("BROKEN", next(delays))
+                refusal = from_rpc_error(error)
+                log.warning("session broke", code=refusal.code, reason=refusal.reason, details=refusal.message)
+                if refusal.reason == "AGENT_REVOKED":
+                    await self._leave(refusal.message)
+                ended = Ended(refusal.reason if refusal.reason in _UNWANTED else "BROKEN", next(delays))
             except (OSError, IdentityError) as error:
                 log.error("no session", error_text=str(error))
                 ended = Ended("BROKEN", next(delays))
             if session.welcomed:
                 delays = retry.backoff(0.2, 10.0)
-            if ended.reason == "SESSION_SUPERSEDED":
+            if ended.reason in _UNWANTED:
                 ended = Ended(ended.reason, max(ended.after, SUPERSEDED_SECONDS))
             if self._holdings.draining and not self._holdings.states():
                 self._stopping.set()
             log.info("session ended", reason=ended.reason, after_seconds=round(ended.after, 3))
             await self._pause(ended.after * random.uniform(1.0, 1.3))
+
+    async def _leave(self, message: str) -> None:
+        """This node is revoked: what it runs is killed, and it does not come back. Raises IdentityError."""
+        log.error("revoked; ending what runs here", attempts=self._holdings.active())
+        self._holdings.abandon()
+        await asyncio.to_thread(self._holdings.join, LEAVE_SECONDS)
+        raise IdentityError(message, "AGENT_REVOKED")
 
     async def _one_session(self, session: Session) -> Ended:
         target = self._settings.dispatch_endpoint or self._about.dispatch_endpoint
