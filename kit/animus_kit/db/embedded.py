@@ -148,7 +148,8 @@ class Embedded:
                     return
                 time.sleep(0.02)
             # Where nobody asks for its end, the dead postmaster stays as a zombie and would be taken for a living one.
-            (self.data / "postmaster.pid").unlink(missing_ok=True)
+            for claim in (self.data / "postmaster.pid", self.socket / f"{_SOCKET}.lock"):
+                claim.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Embedded]:
