@@ -6,11 +6,11 @@ import ctypes
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -95,11 +95,16 @@ def run(settings: Settings, log: Callable[[str], None]) -> int:
         "--log-level", "warning", "--file-flush-interval-msec", "1000", "--drain-time-s", str(int(DRAIN_SECONDS)),
     ]  # fmt: skip
     envoy = subprocess.Popen(command, preexec_fn=_die_with_parent, stdin=subprocess.DEVNULL)
-    stop = threading.Event()
+    # A pipe, since what a handler may call on a lock that its own thread holds would wait for ever.
+    ended, ending = os.pipe()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: os.write(ending, b"."))
+
+    def asked(patience: float = 0.0) -> bool:
+        return bool(select.select([ended], [], [], patience)[0])
+
     live = Live(settings)
-    while envoy.poll() is None and not stop.wait(WATCH_SECONDS):
+    while envoy.poll() is None and not asked(WATCH_SECONDS):
         try:
             for changed in live.refresh():
                 log(f"reloaded {changed.name}")
@@ -114,7 +119,7 @@ def run(settings: Settings, log: Callable[[str], None]) -> int:
         except subprocess.TimeoutExpired:
             envoy.kill()
     code = envoy.wait()
-    return 0 if stop.is_set() else code or 1
+    return 0 if asked() else code or 1
 
 
 def _drain(settings: Settings) -> None:

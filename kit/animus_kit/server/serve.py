@@ -24,6 +24,7 @@ from grpc_reflection.v1alpha import reflection
 from animus_kit.log import get_logger
 from animus_kit.server import authz, metrics
 from animus_kit.server.door import Door
+from animus_kit.server.ending import Ending
 from animus_kit.server.interceptors import AioInterceptor, SyncInterceptor
 from animus_kit.tls import TlsFiles, server_credentials
 
@@ -146,7 +147,7 @@ class Process:
     _loop: asyncio.AbstractEventLoop | None = None
     _thread: threading.Thread | None = None
     _running: list[asyncio.Task[None]] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
+    _stop: Ending = field(default_factory=Ending)
     _stopped: bool = False
 
     def sync(self, listen: str, tls: TlsFiles, door: Door, *register: Register, workers: int = WORKERS) -> Process:
@@ -183,8 +184,7 @@ class Process:
 
     def serve(self) -> None:
         """Runs until SIGTERM or SIGINT."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
+        self._stop.on_signals(signal.SIGTERM, signal.SIGINT)
         self.start()
         self._stop.wait()
         self.stop()
