@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from animus.catalog.v1 import artifact_pb2 as pb
 from animus.catalog.v1 import blob_pb2
 from animus.type.v1.metric_pb2 import Metric
 from animus_kit.documents import manifest
-from tests.catalog.world import digest_of, event_of, manifest_of, output, refused
+from tests.catalog.world import event_of, manifest_of, output, refused
 
 
 def get(world, name):
@@ -52,13 +50,18 @@ def test_events_of_other_kinds_have_none(world):
     assert world.write(world.grant(world.attempt()), b"still open")
 
 
-def test_an_artifact_of_another_project_stops_the_tail(world):
-    name = world.project
+def test_an_event_that_cannot_be_read_is_skipped_whole(world):
+    """It never gets better, and must not keep what comes after it from the catalog."""
     attempt = world.attempt()
-    world.new_project("alice")
-    foreign = output(f"{world.project}/artifacts/a", digest_of(b""))
-    with pytest.raises(ValueError, match=f"is not in {name}"):
-        world.apply(event_of(attempt, "committed", [foreign]))
+    digest = world.write_output(world.grant(attempt), {"a": b"1"})
+    good, foreign = output(f"{world.project}/artifacts/a", digest), output("projects/other/artifacts/a", digest)
+    for outputs in ([good, foreign], [good, {"name": "x"}], [good, {**good, "bytes": "many"}]):
+        world.apply(event_of(attempt, "committed", outputs))
+    world.apply(event_of(attempt, "committed", body={"outputs": 7}))
+    request = pb.ListArtifactsRequest(parent=world.project)
+    assert not world.artifacts().ListArtifacts(request).artifacts
+    world.end_attempt(attempt, good)
+    assert len(world.artifacts().ListArtifacts(request).artifacts) == 1
 
 
 def test_an_output_that_was_never_written_shows_nothing(world):

@@ -17,6 +17,8 @@ OUTBOX_UNDELIVERED = Gauge("animus_outbox_undelivered", "Numbered events that au
 TAIL_INDEX = Gauge("animus_tail_index", "Index of the log up to which a consumer has applied it", ["tail"])
 TAIL_FAILURES = Counter("animus_tail_failures_total", "Batches of the log that a consumer could not apply", ["tail"])
 
+TAIL_SKIPPED = Counter("animus_tail_skipped_total", "Events that a consumer could not read and passed over", ["tail"])
+
 
 def outbox_undelivered(source: str, count: int) -> None:
     """Told by the sequencer after each step."""
@@ -26,6 +28,11 @@ def outbox_undelivered(source: str, count: int) -> None:
 def tail_index(name: str, index: int) -> None:
     """Told by a tail after each batch."""
     TAIL_INDEX.labels(name).set(index)
+
+
+def tail_skipped(name: str) -> None:
+    """Told by a tail's consumer of an event that cannot be read, ever."""
+    TAIL_SKIPPED.labels(name).inc()
 
 
 def tail_failed(name: str) -> None:

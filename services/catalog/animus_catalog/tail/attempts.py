@@ -16,6 +16,7 @@ from animus_catalog.store import artifacts, blobs, containers, events
 from animus_kit import names
 from animus_kit.db.tail import Event
 from animus_kit.log import get_logger
+from animus_kit.server import metrics
 
 COMMITTED = "orchestrator.attempt.committed"
 FAILED = "orchestrator.attempt.failed"
@@ -38,16 +39,26 @@ class Attempts:
             # Only after retention erased it, which is long after it was applied here, unless this is a rebuild.
             log.warning("an erased event cannot be applied", index=event.index, type=event.type)
             return
-        attempt = str(event.body.get("attempt") or event.resource)
-        scope = Scope(names.id_of(names.project_of(attempt)), attempt)
+        try:
+            attempt = str(event.body.get("attempt") or event.resource)
+            scope = Scope(names.id_of(names.project_of(attempt)), attempt)
+            outputs = event.body["outputs"] if event.type == COMMITTED else []
+            written = [_artifact(event, scope.project, output) for output in outputs]
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            # It never becomes readable: waiting for it would keep every later result from the catalog. What it should
+            # have said stays in the log, and what its attempt wrote stays nobody's.
+            metrics.tail_skipped("catalog")
+            log.error(
+                "an event that cannot be read is skipped", index=event.index, type=event.type, error=repr(problem)
+            )
+            return
         blobs.lock_attempt(conn, attempt)
         if not blobs.end(conn, attempt, event.type == COMMITTED, event.head.time):
             return
         staged = blobs.digests_staged(conn, scope)
         if event.type == COMMITTED:
             blobs.own_staged(conn, scope, event.head.time)
-            for output in event.body["outputs"]:
-                artifact = _artifact(event, scope.project, output)
+            for artifact in written:
                 if artifacts.create(conn, artifact):
                     events.artifact_created(conn, artifact, event.head.request_id or "")
         else:

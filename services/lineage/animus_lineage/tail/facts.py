@@ -5,6 +5,7 @@ from sqlalchemy import Connection
 from animus_kit.db.tail import Event
 from animus_kit.documents.errors import DocumentError
 from animus_kit.log import get_logger
+from animus_kit.server import metrics
 
 from ..domain.facts import FactsInvalid, facts_of
 from ..store import graph
@@ -21,6 +22,7 @@ def apply(conn: Connection, event: Event) -> None:
         facts = facts_of(event.type, event.project or None, event.resource, event.body)
     except (FactsInvalid, DocumentError, ValueError) as problem:
         log.warning("event states nothing", index=event.index, problem=str(problem))
+        metrics.tail_skipped("lineage")
         graph.skip(conn, event.index, event.type, str(problem))
         return
     graph.add_facts(conn, event.project, event.index, facts)
