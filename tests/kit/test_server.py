@@ -19,6 +19,7 @@ from animus_kit import pki
 from animus_kit.channel import dial
 from animus_kit.clock import SystemClock
 from animus_kit.errors import NotFound
+from animus_kit.server import interceptors
 from animus_kit.server.authz import denied, in_project, internal, public
 from animus_kit.server.context import current
 from animus_kit.server.door import Door
@@ -124,7 +125,7 @@ ROWS = {
 
 
 class Stack:
-    def __init__(self, folder: Path, rows: Any = None) -> None:
+    def __init__(self, folder: Path, rows: Any = None, streams: int = 100) -> None:
         self.folder, self.ca = folder, pki.new_ca("services", NOW)
         self.denials, self.bindings = Denials(), Bindings()
         door = Door("policy", DOMAIN, rows or ROWS, Verifier(), OnlyAlice(), self.denials, b"key")  # type: ignore[arg-type]
@@ -145,6 +146,7 @@ class Stack:
             lambda server: event_stream_pb2_grpc.add_EventStreamServiceServicer_to_server(
                 Stream(self.process.drain), server
             ),
+            streams=streams,
         )
 
     def files(self, path: str) -> TlsFiles:
@@ -345,6 +347,41 @@ def test_a_draining_process_lets_streams_end_by_themselves(tmp_path: Path) -> No
         assert [answer.next_index for answer in answers] == [2]
         stopping.join(10)
         assert not stopping.is_alive()
+
+
+def test_a_stream_too_many_is_refused_and_those_before_it_go_on(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, streams=2)
+    stack.process.start()
+    try:
+        with stack.channel(listener="aio") as channel:
+            stub = event_stream_pb2_grpc.EventStreamServiceStub(channel)
+            request = event_stream_pb2.WatchProjectEventsRequest(parent="projects/p")
+            open_streams = [stub.WatchProjectEvents(request, metadata=ALICE, timeout=20) for _ in range(2)]
+            assert [next(one).next_index for one in open_streams] == [1, 1]
+            with pytest.raises(grpc.RpcError) as refused:
+                next(stub.WatchProjectEvents(request, metadata=ALICE, timeout=20))
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            stack.process.drain._set()
+            assert [next(one).next_index for one in open_streams] == [2, 2]
+    finally:
+        stack.process.stop()
+
+
+def test_a_stream_that_says_nothing_loses_its_place(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interceptors, "FIRST_MESSAGE_SECONDS", 0.2)
+    silent = threading.Event()
+
+    def nothing() -> Any:
+        silent.wait(20)
+        yield from ()
+
+    with stack.channel(listener="aio") as channel:
+        stub = blob_pb2_grpc.BlobServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as ended:
+            stub.UploadBlob(nothing(), metadata=ALICE, timeout=20)
+        silent.set()
+    assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "the first message" in ended.value.details()
 
 
 def test_the_clock_is_the_systems() -> None:

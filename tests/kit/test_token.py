@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jose import jwt
 
-from animus_kit.server.token import TokenInvalid, TokenVerifier
+from animus_kit.server.token import TokenInvalid, TokenKeysUnavailable, TokenVerifier
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ISSUER, AUDIENCE = "https://issuer.test", "animus"
@@ -207,3 +207,33 @@ def test_an_unknown_key_id_reads_the_keys_again_once_a_minute() -> None:
     clock.ticks += 61
     assert verifier.verify(token).subject == "alice"
     assert keys.reads == 2
+
+
+def test_unreadable_keys_say_nothing_about_a_token() -> None:
+    clock, keys = StillClock(), Keys(EC_JWK)
+    good = keys.read
+    verifier = TokenVerifier(ISSUER, AUDIENCE, keys, clock)
+    for broken in (b"[", b"[]", b'{"keys": 1}', OSError("away")):
+
+        def read(answer: bytes | OSError = broken) -> bytes:
+            if isinstance(answer, OSError):
+                raise answer
+            return answer
+
+        keys.read = read  # type: ignore[method-assign]
+        clock.ticks += 2
+        for _ in range(2):  # the second comes before it is read again
+            with pytest.raises(TokenKeysUnavailable):
+                verifier.verify(sign(claims()))
+    keys.read = good  # type: ignore[method-assign]
+    clock.ticks += 2
+    assert verifier.verify(sign(claims())).subject == "alice"
+
+
+def test_a_known_key_needs_no_issuer() -> None:
+    clock, keys = StillClock(), Keys(EC_JWK)
+    verifier = TokenVerifier(ISSUER, AUDIENCE, keys, clock)
+    verifier.verify(sign(claims()))
+    keys.entries = []
+    clock.ticks += 1000
+    assert verifier.verify(sign(claims())).subject == "alice"

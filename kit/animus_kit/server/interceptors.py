@@ -15,12 +15,15 @@ import grpc
 import grpc.aio
 
 from animus_kit import trace
+from animus_kit.errors import DeadlineExceeded
 from animus_kit.server import metrics
 from animus_kit.server.context import call
 from animus_kit.server.door import DEFAULT_DEADLINE_SECONDS, Door, Malformed
 
 # Answered without the door: what they tell is no secret, and the listener's CA has been checked by the handshake.
 OPEN_PREFIXES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+FIRST_MESSAGE_SECONDS = 30.0
+"""A stream that says nothing is admitted by nobody, and holds its place no longer than this."""
 
 
 def _safely(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -159,7 +162,10 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
         if row.permission is None:
             return self._checked(request)
         # The first message says what it is about.
-        first = await anext(aiter(request), None)
+        try:
+            first = await asyncio.wait_for(anext(aiter(request), None), FIRST_MESSAGE_SECONDS)
+        except TimeoutError:
+            raise DeadlineExceeded("the first message did not come") from None
         if first is None:
             return self._checked(request)
         await self._admit(row, ctx, first)

@@ -34,6 +34,8 @@ Register = Callable[[Any], None]
 """Adds a servicer, for example ``lambda server: add_EventServiceServicer_to_server(servicer, server)``."""
 
 WORKERS = 16
+STREAMS = 4096
+"""Calls that an aio listener serves at once, where nothing else is asked for; one more is refused, not queued."""
 GRACE_SECONDS = 10.0
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.keepalive_time_ms", 30_000),
@@ -90,7 +92,8 @@ class _Listener:
     register: tuple[Register, ...]
     aio: bool
     require_client: bool
-    workers: int
+    workers: int = 0
+    streams: int = 0
     port: int = 0
     server: Any = None
     health: Any = None
@@ -152,7 +155,7 @@ class Process:
 
     def sync(self, listen: str, tls: TlsFiles, door: Door, *register: Register, workers: int = WORKERS) -> Process:
         """Adds a listener for unary calls at host:port."""
-        self._listeners.append(_Listener("sync", listen, tls, door, register, False, True, workers))
+        self._listeners.append(_Listener("sync", listen, tls, door, register, False, True, workers=workers))
         return self
 
     def aio(
@@ -163,9 +166,10 @@ class Process:
         *register: Register,
         name: str = "aio",
         require_client: bool = True,
+        streams: int = STREAMS,
     ) -> Process:
-        """Adds a listener for calls that stream. name tells listeners apart in port()."""
-        self._listeners.append(_Listener(name, listen, tls, door, register, True, require_client, 0))
+        """Adds a listener for calls that stream. name tells listeners apart in port(). streams: served at once."""
+        self._listeners.append(_Listener(name, listen, tls, door, register, True, require_client, streams=streams))
         return self
 
     def task(self, *tasks: Task) -> Process:
@@ -283,7 +287,9 @@ class Process:
         item.server = server
 
     async def _start_aio(self, item: _Listener) -> None:
-        server = grpc.aio.server(interceptors=[AioInterceptor(item.door)], options=_OPTIONS)
+        server = grpc.aio.server(
+            interceptors=[AioInterceptor(item.door)], options=_OPTIONS, maximum_concurrent_rpcs=item.streams
+        )
         names = self._register(item, server)
         item.health = health.aio.HealthServicer()
         for name in ["", *names]:

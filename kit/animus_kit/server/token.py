@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from jose import jwk, jwt
 from jose.exceptions import JOSEError
 
 from animus_kit.clock import Clock
-from animus_kit.errors import Unauthenticated
+from animus_kit.errors import Unauthenticated, Unavailable
 from animus_kit.log import get_logger
 
 log = get_logger(__name__)
@@ -41,12 +41,20 @@ CLOCK_TOLERANCE_SECONDS = 30
 MAX_TOKEN_BYTES = 16 * 1024
 # An unknown key id makes the keys be read again, at most this often.
 REFETCH_SECONDS = 60.0
+# After a read that failed.
+RETRY_SECONDS = 1.0
 
 
 class TokenInvalid(Unauthenticated):
     """The bearer token is missing, forged, expired or for somebody else."""
 
     reason = "TOKEN_INVALID"
+
+
+class TokenKeysUnavailable(Unavailable):
+    """The issuer's keys cannot be read now: nothing can be said about the token."""
+
+    reason = "TOKEN_KEYS_UNAVAILABLE"
 
 
 @dataclass(frozen=True)
@@ -102,11 +110,13 @@ class TokenVerifier:
     clock: Clock
     groups_claim: str = "groups"
     _keys: dict[str, tuple[str, Any]] = field(default_factory=dict, init=False, repr=False)
-    _read_at: float | None = field(default=None, init=False, repr=False)
+    _next_read: float = field(default=float("-inf"), init=False, repr=False)
+    _unread: bool = field(default=False, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def verify(self, token: str) -> Claims:
-        """Checks signature, type, issuer, audience, times and lifetime. Raises TokenInvalid."""
+        """Checks signature, type, issuer, audience, times and lifetime. Raises TokenInvalid, or
+        TokenKeysUnavailable."""
         if len(token) > MAX_TOKEN_BYTES:
             raise TokenInvalid("the token is too large")
         header = self._header(token)
@@ -160,25 +170,31 @@ class TokenVerifier:
         return Claims(subject, tuple(groups), _utc(issued), _utc(expires))
 
     def _key(self, key_id: str) -> tuple[str, Any]:
+        if known := self._keys.get(key_id):
+            return known  # without the lock: an issuer that is slow to answer holds up nobody whose key is known
         with self._lock:
-            if key_id not in self._keys:
-                now = self.clock.monotonic()
-                if self._read_at is None or now - self._read_at >= REFETCH_SECONDS:
-                    self._read_at = now
-                    self._keys = _load(self.keys.read)
-            if key_id not in self._keys:
-                raise TokenInvalid("the token's key is not known")
-            return self._keys[key_id]
+            if key_id not in self._keys and self.clock.monotonic() >= self._next_read:
+                self._read()
+            if known := self._keys.get(key_id):
+                return known
+            if self._unread:
+                raise TokenKeysUnavailable("the issuer's keys cannot be read", retry_after=RETRY_SECONDS)
+            raise TokenInvalid("the token's key is not known")
+
+    def _read(self) -> None:
+        try:
+            self._keys, self._unread = _load(self.keys.read()), False
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._unread = True
+            log.error("the issuer's keys cannot be read", error=repr(error))
+        self._next_read = self.clock.monotonic() + (RETRY_SECONDS if self._unread else REFETCH_SECONDS)
 
 
-def _load(read: Callable[[], bytes]) -> dict[str, tuple[str, Any]]:
-    """The asymmetric signature keys of a JWKS by key id; any other entry is left out, and so is one that is broken."""
-    try:
-        entries = json.loads(read())["keys"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TokenInvalid("the issuer's keys cannot be read") from error
+def _load(document: bytes) -> dict[str, tuple[str, Any]]:
+    """The asymmetric signature keys of a JWKS by key id; any other entry is left out, and so is one that is broken.
+    Raises ValueError, KeyError or TypeError where the document is no JWKS."""
     keys: dict[str, tuple[str, Any]] = {}
-    for entry in entries:
+    for entry in list(json.loads(document)["keys"]):
         try:
             key_type, key_id = entry.get("kty"), entry.get("kid")
             algorithm = entry.get("alg") or {"EC": "ES256", "RSA": "RS256"}.get(key_type)

@@ -29,6 +29,7 @@ from animus_orchestrator.clients import Catalog, Policy
 from animus_orchestrator.dispatch.authority import AgentAuthority
 from animus_orchestrator.dispatch.batcher import Batcher
 from animus_orchestrator.dispatch.contracts import Contracts
+from animus_orchestrator.dispatch.diagnostics import Diagnostics
 from animus_orchestrator.dispatch.enrolment import Endpoints, Enrolment
 from animus_orchestrator.dispatch.links import Links
 from animus_orchestrator.dispatch.reaper import Reaper
@@ -121,7 +122,8 @@ def build_dispatch(it: DispatchSettings, parts: Parts) -> Process:
     batcher: Batcher = Batcher(Writer(parts.engine, contracts, parts.clock, limits).apply)
     links = Links(batcher, hub)
     reaper = Reaper(parts.engine, parts.clock, limits.lease, silence=max(limits.lease, interval * 3))
-    connect = DispatchService(batcher, links, enrolment, parts.clock, interval)
+    diagnostics = Diagnostics(parts.engine, parts.clock)
+    connect = DispatchService(batcher, links, enrolment, diagnostics, parts.clock, interval)
     enroll = EnrollmentService(enrolment, parts.clock)
     process.aio(
         it.listen,
@@ -129,6 +131,8 @@ def build_dispatch(it: DispatchSettings, parts: Parts) -> Process:
         Door(SERVICE, it.trust_domain, permissions.DISPATCH_ROWS),
         lambda s: dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(connect, s),
         name="dispatch",
+        # One for each agent for ever, and room for those that come back before the old one is seen to be dead.
+        streams=20_000,
     )
     process.aio(
         it.enrollment_listen,
