@@ -27,6 +27,11 @@ BY_REASON: Mapping[str, int] = {
     "GIT_MISSING": REQUIREMENT,
     "DATASET_NOT_FOUND": NOT_FOUND,
     "REVISION_NOT_FOUND": NOT_FOUND,
+    "REGISTRY_NOT_FOUND": NOT_FOUND,
+    "REGISTRY_DENIED": DENIED,
+    "REGISTRY_TLS": DENIED,
+    "REGISTRY_UNAVAILABLE": UNAVAILABLE,
+    "REGISTRY_TOO_SLOW": UNAVAILABLE,
 }
 
 NEXT: Mapping[str, str] = {
@@ -39,6 +44,8 @@ NEXT: Mapping[str, str] = {
     "UNAVAILABLE": "animus status; is the stack up?",
     "PROJECT_EXISTS": "choose another id; also an archived project keeps its own",
     "ENVIRONMENT_NOT_LOCKED": "animus image import LAYOUT --environment NAME",
+    "REGISTRY_DENIED": "name the registry's user name and password file in --registries FILE",
+    "REGISTRY_TLS": "name the registry's certificate authority (ca) in --registries FILE",
     "IMAGE_INDEX_DIGEST": "name the digest of one platform's manifest; animus image import prints it",
     "PLAN_CHANGED": "animus run plan again, and look at what changed",
     "RUN_NOT_PLANNABLE": "animus run plan tells every problem",

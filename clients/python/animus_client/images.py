@@ -1,4 +1,4 @@
-"""Environment locks out of OCI image layouts."""
+"""Environment locks out of images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from animus.catalog.v1 import environment_pb2
-from animus_client import oci
+from animus_client import image_sources, oci
 from animus_client.blobs import Progress, Source, Uploaded
 from animus_client.errors import AlreadyExists
 from animus_kit.names import id_of, project_of
@@ -23,6 +23,19 @@ class Imported:
 class Images:
     def __init__(self, client: Any):
         self._client = client
+
+    def import_image(
+        self,
+        environment: str,
+        source: str | Path,
+        platform: str | None = None,
+        progress: Progress | None = None,
+        registries: Path | None = None,
+        temporary: Path | None = None,
+    ) -> Imported:
+        """As import_layout, from whatever `image_sources.layout_of` knows: a layout, an archive of one, a registry."""
+        with image_sources.layout_of(source, platform, registries, temporary) as layout:
+            return self.import_layout(environment, layout, platform, progress)
 
     def import_layout(
         self, environment: str, layout: str | Path, platform: str | None = None, progress: Progress | None = None

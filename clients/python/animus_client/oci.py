@@ -23,7 +23,7 @@ INDEX_TYPES = (
 )
 PACKAGES_PATH = "usr/share/animus/packages.json"
 _DPKG = "var/lib/dpkg/status"
-_LARGEST_JSON = 4 << 20
+LARGEST_JSON = 4 << 20
 _LARGEST_LIST = 32 << 20
 
 
@@ -102,7 +102,7 @@ def _platform(root: Path, descriptor: dict[str, Any]) -> str:
 
 def _json(root: Path, descriptor: dict[str, Any]) -> Any:
     blob = _blob(root, descriptor)
-    if blob.size > _LARGEST_JSON:
+    if blob.size > LARGEST_JSON:
         raise ClientError("BLOB_DAMAGED", f"{blob.path} is too large for a manifest")
     return json.loads(blob.path.read_bytes())
 

@@ -62,6 +62,7 @@ class _Connection(http.client.HTTPSConnection):
     def __init__(self, host: str, port: int, timeout: float, context: ssl.SSLContext) -> None:
         super().__init__(host, port, timeout=timeout, context=context)
         self._tls = context
+        self.was_cut = False
 
     def connect(self) -> None:
         http.client.HTTPConnection.connect(self)
@@ -69,7 +70,8 @@ class _Connection(http.client.HTTPSConnection):
         self.sock.do_handshake()
 
     def cut(self) -> None:
-        """From another thread: whoever waits for this connection wakes with an error."""
+        """From another thread: whoever waits for this connection wakes."""
+        self.was_cut = True
         if self.sock is not None:
             with suppress(OSError):
                 socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
@@ -288,6 +290,9 @@ class RegistryClient:
             connection.request("GET", target, headers={**headers, "Accept-Encoding": "identity"})
             answer = connection.getresponse()
             watchdog.cancel()
+            if connection.was_cut:
+                # http.client takes the end of the stream for the end of the head.
+                raise _Broken(f"no answer within {self._patience.head_seconds:g} s")
             yield answer, connection
         finally:
             watchdog.cancel()
