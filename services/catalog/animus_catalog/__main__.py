@@ -28,6 +28,7 @@ from animus_catalog.blobs.git_check import GitVerifier
 from animus_catalog.blobs.grants import Grants, TrustedKeys, read_roots
 from animus_catalog.blobs.janitor import Janitor
 from animus_catalog.blobs.receive import Receiver, Threads
+from animus_catalog.blobs.revocations import Revocations
 from animus_catalog.blobs.staging import Staging
 from animus_catalog.blobs.store import BlobStore
 from animus_catalog.service.agent_blobs import AgentBlobService
@@ -41,7 +42,8 @@ from animus_catalog.service.models import ModelService
 from animus_catalog.service.projects import Accessible, ProjectService
 from animus_catalog.service.resolution import ResolutionService
 from animus_catalog.settings import Settings
-from animus_catalog.tail.attempts import TYPES, Attempts
+from animus_catalog.tail import agents, attempts
+from animus_catalog.tail.attempts import Attempts
 from animus_kit import log, settings
 from animus_kit.channel import dial
 from animus_kit.clock import Clock, SystemClock
@@ -49,7 +51,7 @@ from animus_kit.db.denials import Denials
 from animus_kit.db.engine import create_engine
 from animus_kit.db.migrate import check_revision, upgrade
 from animus_kit.db.sequencer import Sequencer
-from animus_kit.db.tail import Tail
+from animus_kit.db.tail import Apply, Event, Tail
 from animus_kit.server.authz import Rows
 from animus_kit.server.common import MigrateSettings
 from animus_kit.server.door import Door
@@ -74,10 +76,24 @@ def build(it: Settings, clock: Clock) -> Process:
     return process.task(
         Sequencer(it.dsn, "catalog", ingest_pb2_grpc.EventIngestServiceStub(audit)),
         Tail(
-            "catalog", engine, ingest_pb2_grpc.EventTailServiceStub(audit_stream), Attempts(staging.remove).apply, TYPES
+            "catalog",
+            engine,
+            ingest_pb2_grpc.EventTailServiceStub(audit_stream),
+            _apply(Attempts(staging.remove)),
+            attempts.TYPES + agents.TYPES,
         ),
         denials,
     )
+
+
+def _apply(ended: Attempts) -> Apply:
+    def apply(conn: sa.Connection, event: Event) -> None:
+        if event.type in agents.TYPES:
+            agents.apply(conn, event)
+        else:
+            ended.apply(conn, event)
+
+    return apply
 
 
 def assemble(
@@ -92,7 +108,8 @@ def assemble(
     receiver = Receiver(engine, blobs, staging, threads, clock)
     grants = Grants(TrustedKeys(it.trust_bundle, read_roots(it.root_key), it.trust_domain), clock)
     code = CodeService(engine, clock, contents, verifier)
-    agent_blobs = AgentBlobService(engine, clock, blobs, contents, receiver, threads, grants)
+    revocations = Revocations(engine, clock)
+    agent_blobs = AgentBlobService(engine, clock, blobs, contents, receiver, threads, grants, revocations)
     process = Process("catalog", it.metrics_listen, it.reflection)
     process.sync(
         it.listen,

@@ -38,6 +38,8 @@ AppError
 ├── PermissionDenied
 │   ├── GrantInvalid             GRANT_INVALID
 │   ├── GrantExpired             GRANT_EXPIRED
+│   ├── AgentRevoked             AGENT_REVOKED
+│   ├── CertificateSuperseded    CERTIFICATE_SUPERSEDED
 │   └── OutsideGrant             OUTSIDE_GRANT
 ├── ResourceExhausted
 │   └── VerifierBusy             VERIFIER_BUSY
@@ -335,6 +337,18 @@ class GrantExpired(PermissionDenied):
 
     def __init__(self, problem: str):
         super().__init__(problem)
+
+
+class AgentRevoked(PermissionDenied):
+    """The log says that this node is out. Final."""
+
+    reason = "AGENT_REVOKED"
+
+
+class CertificateSuperseded(PermissionDenied):
+    """The node has enrolled again: whoever holds its former keys is out."""
+
+    reason = "CERTIFICATE_SUPERSEDED"
 
 
 class OutsideGrant(PermissionDenied):

@@ -13,6 +13,7 @@ from animus.catalog.v1 import agent_blob_pb2_grpc
 from animus_catalog.blobs.contents import ContentReader
 from animus_catalog.blobs.grants import Grants
 from animus_catalog.blobs.receive import Receiver, Threads
+from animus_catalog.blobs.revocations import Revocations
 from animus_catalog.blobs.store import BlobStore
 from animus_catalog.domain.blobs import Usage, may_read_from, require_room, scope_of
 from animus_catalog.domain.contents import Entry
@@ -30,6 +31,7 @@ from animus_kit.db.engine import transaction
 from animus_kit.documents import manifest
 from animus_kit.documents.contract import Grant
 from animus_kit.server.context import current
+from animus_kit.tls import Peer
 
 CHUNK = 512 * 1024
 
@@ -44,6 +46,7 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
         receiver: Receiver,
         threads: Threads,
         grants: Grants,
+        revocations: Revocations,
     ):
         self._engine = engine
         self._clock = clock
@@ -52,16 +55,20 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
         self._receiver = receiver
         self._threads = threads
         self._grants = grants
+        self._revocations = revocations
         # What attempts are writing right now: digest → the bytes of each call. Only the event loop touches it; a
         # replica counts its own.
         self._writing: dict[str, dict[str, list[int]]] = {}
 
     async def ReadBlob(self, request: pb.ReadBlobRequest, context: Any) -> AsyncIterator[pb.ReadBlobResponse]:
-        size = await self._threads.run(self._readable, request, current().peer.name)
+        peer = current().peer
+        await self._let_in(peer)
+        size = await self._threads.run(self._readable, request, peer.name)
         offset = request.offset_bytes
         if offset > size:
             raise OffsetBeyondEnd(offset, size)
         while True:
+            await self._let_in(peer)
             piece = await self._threads.run(self._blobs.read_range, request.digest, offset, min(CHUNK, size - offset))
             yield pb.ReadBlobResponse(data=piece)
             offset += len(piece)
@@ -69,9 +76,11 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
                 return
 
     async def WriteBlob(self, requests: AsyncIterator[pb.WriteBlobRequest], context: Any) -> pb.WriteBlobResponse:
+        peer = current().peer
+        await self._let_in(peer)
         first = await anext(requests, None)
         header = _header(first)
-        grant, there = await self._threads.run(self._open_write, header, current().peer.name)
+        grant, there = await self._threads.run(self._open_write, header, peer.name)
         if there is not None:
             return pb.WriteBlobResponse(size_bytes=there)
 
@@ -84,16 +93,32 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
                 header.digest,
                 header.size_bytes,
                 header.offset_bytes,
-                _pieces(first, requests),
+                self._while_let_in(peer, _pieces(first, requests)),
                 settle,
             )
         return pb.WriteBlobResponse(size_bytes=header.size_bytes)
 
     async def StatBlob(self, request: pb.StatBlobRequest, context: Any) -> pb.StatBlobResponse:
-        return await self._threads.run(self._stat, request, current().peer.name)
+        peer = current().peer
+        await self._let_in(peer)
+        return await self._threads.run(self._stat, request, peer.name)
 
     async def SealManifest(self, request: pb.SealManifestRequest, context: Any) -> pb.SealManifestResponse:
-        return await self._threads.run(self._seal, request, current().peer.name)
+        peer = current().peer
+        await self._let_in(peer)
+        return await self._threads.run(self._seal, request, peer.name)
+
+    async def _let_in(self, peer: Peer) -> None:
+        """Raises AgentRevoked, CertificateSuperseded; also in the middle of a stream, which may last for hours."""
+        if self._revocations.fresh:
+            self._revocations.check(peer)
+        else:
+            await self._threads.run(self._revocations.check, peer)
+
+    async def _while_let_in(self, peer: Peer, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for piece in pieces:
+            await self._let_in(peer)
+            yield piece
 
     def _readable(self, request: pb.ReadBlobRequest, agent: str) -> int:
         """Bytes of the blob. Raises GrantInvalid, GrantExpired, OutsideGrant."""

@@ -181,6 +181,9 @@ ended_attempts = Table(
     "ended_attempts", metadata, _id("attempt"), Column("committed", Boolean, nullable=False), _time("end_time")
 )
 
+# What the log says of agents: refused on the agents' listener. serial is empty when every certificate is.
+refused_agents = Table("refused_agents", metadata, _id("agent"), _id("serial"), _time("refuse_time"))
+
 # Interrupted uploads; attempt is empty for those of people.
 uploads = Table(
     "uploads",

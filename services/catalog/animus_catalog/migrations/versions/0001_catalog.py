@@ -201,6 +201,13 @@ def _blobs() -> None:
             end_time timestamptz NOT NULL
         )""")
     op.execute("""
+        CREATE TABLE refused_agents (
+            agent text COLLATE "C" NOT NULL,
+            serial text COLLATE "C" NOT NULL,
+            refuse_time timestamptz NOT NULL,
+            PRIMARY KEY (agent, serial)
+        )""")
+    op.execute("""
         CREATE TABLE uploads (
             project text COLLATE "C" NOT NULL REFERENCES projects,
             attempt text COLLATE "C" NOT NULL,
@@ -233,7 +240,7 @@ def _blobs() -> None:
             PRIMARY KEY (container, path)
         )""")
     op.execute("CREATE INDEX container_entries_digest ON container_entries (container, digest)")
-    grant(op, "SELECT, INSERT", "project_blobs", "ended_attempts")
+    grant(op, "SELECT, INSERT", "project_blobs", "ended_attempts", "refused_agents")
     grant(op, "SELECT, INSERT, UPDATE, DELETE", "uploads")
     grant(op, "SELECT, INSERT, DELETE", "staged_blobs", "containers", "container_entries")
 
