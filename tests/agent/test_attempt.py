@@ -208,7 +208,7 @@ def test_json_of_a_handle_survives(runc_world: World) -> None:
 @pytest.mark.parametrize(
     ("contract", "reason"),
     [
-        ({"resources": Resources(cpu_millis=1, memory_bytes=1 << 20, gpu=1)}, "GPU_UNSUPPORTED"),
+        ({"resources": Resources(cpu_millis=1, memory_bytes=1 << 20, gpu=1)}, "GPU_UNASSIGNED"),
         ({"required_capabilities": ("quantum",)}, "CAPABILITY_MISSING"),
         ({"agent": "agents/another"}, "WRONG_AGENT"),
         ({"grant_digest": "sha256:" + "0" * 64}, "GRANT_MISMATCH"),

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from animus_agent import inventory
+from animus_agent import had, inventory
 from animus_agent.attempt import metrics
-from animus_agent.errors import BlobCorrupt, ContractRefused, OutputRefused, SandboxUnavailable
+from animus_agent.errors import BlobCorrupt, ContractRefused, OutputRefused, SandboxUnavailable, SpoolUnavailable
+from animus_agent.gpu.nvml import NvmlInventory
 from animus_agent.sandbox import canary, cgroup, logs, oci, quota, seccomp
 from animus_agent.sandbox.driver import Device, Limits, SandboxSpec
 from animus_agent.spool import Spool
@@ -71,17 +72,52 @@ class _Ids(FakeIds):
         return "another"
 
 
-def test_a_full_spool_drops_logs_first_and_says_so(tmp_path: Path) -> None:
+def test_a_full_spool_takes_no_more_log_until_some_was_delivered(tmp_path: Path) -> None:
+    """The log stays where it is read from, so that nothing is lost and all of it keeps its order."""
     one = spool(tmp_path, max_log_bytes=10)
     one.accept("a", b"state")
-    one.log("a", [(b"12345678", b"gap-1")], 10, 8)
-    one.log("a", [(b"dropped!", b"gap-2")], 20, 16)
+    one.log("a", [b"12345678"], 10, 8)
+    with pytest.raises(SpoolUnavailable):
+        one.log("a", [b"later"], 20, 13)
     one.state("a", b"kept", durable=True)
     assert [row.body for row in one.after(0)] == [b"state", b"12345678", b"kept"]
-    assert one.cursors("a").log_text == 16
+    assert one.cursors("a").log_text == 8
     one.acknowledge(2)
-    one.log("a", [(b"new", b"gap")], 30, 19)
-    assert one.after(3)[0].body == b"gap"
+    one.log("a", [b"later"], 20, 13)
+    assert one.after(3)[0].body == b"later"
+
+
+def test_a_full_disk_keeps_nothing_half(tmp_path: Path) -> None:
+    one = spool(tmp_path)
+    one.accept("a", b"state")
+    pages = one._db.execute("pragma page_count").fetchone()[0]
+    one._db.execute(f"pragma max_page_count = {pages}")
+    with pytest.raises(SpoolUnavailable):
+        one.result("a", b"x" * 100_000)
+    assert one.open_attempts() == {"a": False}
+    one._db.execute("pragma max_page_count = 1000000")
+    assert one.result("a", b"x" * 100_000)
+
+
+def test_a_spool_knows_what_it_gave_out(tmp_path: Path) -> None:
+    one = Spool(tmp_path / "spool.db", FakeIds(), boot=lambda: "b1")
+    assert one.issued(0) and not one.issued(1)
+    one.accept("a", b"1")
+    one.acknowledge(1)
+    assert one.issued(1) and not one.issued(2)
+    before = one.spool_id
+    one.rename()
+    assert one.spool_id != before
+
+
+def test_attempts_had_are_remembered_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(had, "REMEMBERED", 3)
+    one = had.Had(tmp_path / "had")
+    for id in "abcdefgh":
+        one.add(id)
+    again = had.Had(tmp_path / "had")
+    assert "h" in again and "f" in again and "a" not in again
+    assert len((tmp_path / "had").read_text().split()) <= 6
 
 
 # Logs.
@@ -298,9 +334,9 @@ def test_the_canaries_hold_here(runc_world: World) -> None:
 
 
 def test_a_node_without_a_driver_has_no_gpus_and_says_why() -> None:
-    found = inventory.NvmlInventory("libnothing-of-the-kind.so").read()
+    found = NvmlInventory("libnothing-of-the-kind.so").read()
     assert found.devices == () and "not installed" in found.reason
-    node = inventory.read(inventory.NoGpus(), cpu_millis=500)
+    node = inventory.read(found, cpu_millis=500)
     assert node.cpu_millis == 500 and node.memory_bytes > 0
     assert inventory.fingerprint(node, {"runc": "1"}).host_class.startswith("sha256:")
 

@@ -40,12 +40,14 @@ def examine(settings: Settings, output: str) -> int:
             finally:
                 parts.quota.close()
                 parts.driver.close()
+                parts.gpus.close()
             report |= {
                 "platform": parts.node.platform,
                 "cpu_millis": parts.node.cpu_millis,
                 "memory_bytes": parts.node.memory_bytes,
                 "gpus": [gpu.uuid for gpu in parts.node.gpus.devices],
                 "gpu_reason": parts.node.gpus.reason,
+                "gpus_left_out": parts.node.gpus.left_out,
                 "output_volumes": parts.quota.kind,
                 "features": {f.name: {"held": f.enforced, "detail": f.detail} for f in features},
             }

@@ -10,6 +10,7 @@ AgentError
 │   └── BlobCorrupt        it came, and is not what its digest says
 ├── ContractRefused        not for this agent, not signed, not within what this node may do
 ├── GpuUnavailable         a device that cannot be given: its specification, its node or its health forbid it
+├── SpoolUnavailable       what is to be told cannot be kept now: a full disk, or too much that was not delivered
 ├── OutputRefused          what the step left behind breaks a rule: the user's error
 └── IdentityError          enrolment or renewal
 """
@@ -62,6 +63,10 @@ class ContractRefused(AgentError):
 
 class GpuUnavailable(AgentError):
     reason = "GPU_UNAVAILABLE"
+
+
+class SpoolUnavailable(AgentError):
+    reason = "SPOOL_UNAVAILABLE"
 
 
 class OutputRefused(AgentError):

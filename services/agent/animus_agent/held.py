@@ -7,17 +7,19 @@ here may be repeated, doubled or late.
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from animus.agent.v1 import dispatch_pb2 as pb
-from animus_agent.attempt import steps
+from animus_agent.attempt import prepare, steps
 from animus_agent.attempt.attempt import Attempt
 from animus_agent.attempt.directory import AttemptDirectory, identifier
-from animus_agent.attempt.failure import CANCELED, LEASE_EXPIRED, STALE, Failure, FailureClass
+from animus_agent.attempt.failure import CANCELED, LEASE_EXPIRED, PREEMPTED, REBOOTED, STALE
 from animus_agent.attempt.ports import Ports, Result
+from animus_agent.errors import SpoolUnavailable
 from animus_agent.files import boot_id
 from animus_agent.node import NodeParts
 from animus_agent.reporter import SpoolReporter, State
@@ -30,6 +32,11 @@ from animus_kit.documents.errors import DocumentError
 from animus_kit.log import get_logger
 
 log = get_logger(__name__)
+
+# The control plane may be away for so long, and whatever waits for it then goes on.
+FENCED_LIMIT_SECONDS = 24 * 3600.0
+MIN_FREE_BYTES = 64 << 20
+MIN_FREE_FILES = 1000
 
 Intent = pb.AttemptDirective.Intent
 
@@ -44,6 +51,7 @@ class Held:
     deadline: float
     cpu_millis: int = 0
     memory_bytes: int = 0
+    gpu_uuids: tuple[str, ...] = ()
     ended: bool = False
     forget: bool = False
     thread: threading.Thread | None = None
@@ -62,6 +70,7 @@ class Holdings:
         *,
         max_attempts: int,
         lease_margin: float,
+        fenced_limit: float = FENCED_LIMIT_SECONDS,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._parts = parts
@@ -71,10 +80,12 @@ class Holdings:
         self._changed = changed
         self._max_attempts = max_attempts
         self._margin = lease_margin
+        self._fenced_limit = fenced_limit
         self._pause = pause
         self._lock = threading.RLock()
         self._held: dict[str, Held] = {}
         self.draining = False
+        self._told_full = False
 
     # What we say.
 
@@ -85,7 +96,7 @@ class Holdings:
     def room(self) -> pb.Room:
         """Nothing while draining; an attempt that ended holds no room."""
         with self._lock:
-            if self.draining:
+            if self.draining or self._disk_is_full():
                 return pb.Room()
             live = [held for held in self._held.values() if not held.ended]
             node = self._parts.node
@@ -93,7 +104,18 @@ class Holdings:
                 attempts=max(0, self._max_attempts - len(live)),
                 cpu_millis=max(0, node.cpu_millis - sum(held.cpu_millis for held in live)),
                 memory_bytes=max(0, node.memory_bytes - sum(held.memory_bytes for held in live)),
+                # Some were given to an attempt that has not got as far as taking them.
+                gpu_uuids=sorted(set(self._parts.gpus.free()).difference(*(held.gpu_uuids for held in live))),
             )
+
+    def _disk_is_full(self) -> bool:
+        """Room for what the attempts that are here have to tell, rather than for more of them."""
+        state = os.statvfs(self._parts.attempts_dir)
+        full = state.f_bavail * state.f_frsize < MIN_FREE_BYTES or (state.f_files > 0 and state.f_favail < MIN_FREE_FILES)
+        if full and not self._told_full:
+            log.error("the disk of the state folder is full; no work is taken", folder=str(self._parts.attempts_dir))
+        self._told_full = full
+        return full
 
     def active(self) -> int:
         with self._lock:
@@ -105,15 +127,22 @@ class Holdings:
         """Takes new work; what this node has had before, in whatever way it ended, is not taken again."""
         name = assignment.attempt
         with self._lock:
-            if name in self._held or self._spool.knows(name) or self.draining:
+            if name in self._held or self._had(name) or self.draining:
                 return
             deadline = self._clock.monotonic() + assignment.lease_duration.ToTimedelta().total_seconds()
             directory = AttemptDirectory(self._parts.attempts_dir / identifier(name))
             reporter = self._reporter(name)
-            # The spool does not know it, so that a folder is one that nothing was begun in.
-            directory.remove()
-            directory.create(name, assignment.contract, assignment.grant, durable=False)
-            self._spool.accept(name, reporter.first())
+            try:
+                # The spool does not know it, so that a folder is one that nothing was begun in.
+                directory.remove()
+                directory.create(name, assignment.contract, assignment.grant, durable=False)
+                self._spool.accept(name, reporter.first())
+                self._parts.had.add(directory.id)
+            except (SpoolUnavailable, OSError) as error:
+                # Not taken: it is sent again, here until its lease runs out and then elsewhere.
+                log.error("an attempt could not be accepted", attempt=name, error_text=str(error))
+                directory.remove()
+                return
             held = self._hold(name, directory, assignment.contract, assignment.grant, deadline, reporter)
             directory.mark("lease", deadline=deadline)
         self._equip(held)
@@ -127,13 +156,17 @@ class Holdings:
             held = self._held.get(name)
             if held is None:
                 return
-            if directive.intent in (Intent.INTENT_KEEP, Intent.INTENT_CANCEL):
+            if directive.intent in (Intent.INTENT_KEEP, Intent.INTENT_CANCEL, Intent.INTENT_PREEMPT):
                 lease = directive.lease_duration.ToTimedelta().total_seconds()
                 held.deadline = max(held.deadline, stated_at + lease)
+                if self._clock.monotonic() < held.deadline - self._margin:
+                    held.attempt.fenced.clear()
                 if not held.ended:
                     held.attempt.directory.mark("lease", deadline=held.deadline)
         if directive.intent == Intent.INTENT_CANCEL and not held.ended:
             held.attempt.kill(CANCELED)
+        elif directive.intent == Intent.INTENT_PREEMPT and not held.ended:
+            held.attempt.kill(PREEMPTED)
         elif directive.intent == Intent.INTENT_STALE:
             self.stale(name)
         elif directive.intent == Intent.INTENT_FORGET:
@@ -152,15 +185,32 @@ class Holdings:
             held.forget = True
             held.attempt.kill(STALE)
 
+    def abandon(self) -> None:
+        """This node is revoked: nothing it holds is its own any more."""
+        with self._lock:
+            names = list(self._held)
+        for name in names:
+            self.stale(name)
+
     def fence(self) -> None:
-        """Kills what could not be renewed in time: before the server may give the step to another node."""
+        """Has everything stand still that could not be renewed in time: before the server may give the step to another
+        node. Whether it did, it tells when it is back: what is still ours goes on, and the rest is stale. What stood
+        still for `fenced_limit` is given up."""
         now = self._clock.monotonic()
         with self._lock:
-            late = [h for h in self._held.values() if not h.ended and now >= h.deadline - self._margin]
+            late = [
+                held
+                for held in self._held.values()
+                if not held.ended and not held.attempt.rebooted and now >= held.deadline - self._margin
+            ]
+            fresh = [h for h in late if not h.attempt.fenced.is_set()]
+            for held in fresh:
+                held.attempt.fenced.set()
+        for held in fresh:
+            log.error("lease expired; the attempt is fenced", attempt=held.attempt.name)
         for held in late:
-            if not held.attempt.wake.is_set():
-                log.error("lease expired; the attempt is fenced", attempt=held.attempt.name)
-            held.attempt.kill(LEASE_EXPIRED)
+            if now >= held.deadline - self._margin + self._fenced_limit:
+                held.attempt.kill(LEASE_EXPIRED)
 
     # Beginning and end.
 
@@ -187,13 +237,17 @@ class Holdings:
             marks = directory.read("sandbox")
             if marks:
                 volumes.add(marks["volume"])
-            # On the monotonic clock, which another boot started anew: then it has run out.
-            deadline = directory.read("lease").get("deadline", 0.0) if boot == boot_id() else 0.0
+            # On the monotonic clock, which another boot started anew.
+            deadline = directory.read("lease").get("deadline", 0.0)
             reporter = self._reporter(name)
             with self._lock:
                 held = self._hold(name, directory, contract, grant, deadline, reporter)
                 held.ended = open_attempts.pop(name)
                 held.state = self._last_state(name) if held.ended else State.STATE_PREPARING
+                held.attempt.rebooted = boot != boot_id()
+            self._parts.had.add(directory.id)
+            # Its container may run: before anything else could ask for its devices.
+            self._parts.gpus.adopt(name, held.gpu_uuids)
             log.info("attempt adopted", attempt=name, ended=held.ended)
         for name, ended in open_attempts.items():
             self._without_folder(name, ended)
@@ -208,6 +262,10 @@ class Holdings:
             adopted = [held for held in self._held.values() if held.thread is None]
         for held in adopted:
             self._equip(held)
+            if not held.ended:
+                # All of them before the first goes on: what one fetches could evict what another's container runs on.
+                prepare.hold_contents(held.attempt)
+        for held in adopted:
             if held.ended:
                 steps.clean_up(held.attempt)
             else:
@@ -228,8 +286,7 @@ class Holdings:
     ) -> Held:  # fmt: skip
         # Its ports come with its thread: what was adopted waits for the canaries.
         attempt = Attempt(name, directory, contract, grant, None)  # type: ignore[arg-type]
-        cpu, memory = _size(contract)
-        held = Held(attempt, reporter, State.STATE_PREPARING, deadline, cpu, memory)
+        held = Held(attempt, reporter, State.STATE_PREPARING, deadline, *_size(contract))
         self._held[name] = held
         return held
 
@@ -290,8 +347,7 @@ class Holdings:
     def _without_folder(self, name: str, ended: bool) -> None:
         """Remembered, and its folder is gone: a power cut took it, or it was being forgotten."""
         if not ended:
-            failure = Failure(FailureClass.LOST_CONTAINER, "NODE_REBOOTED", "the node was restarted during the attempt")
-            self._reporter(name).result(Result(failure))
+            self._reporter(name).result(Result(REBOOTED))
         else:
             self._spool.forget(name)
 
@@ -304,16 +360,25 @@ class Holdings:
             if held is not None:
                 held.state = state
 
+    def _had(self, name: str) -> bool:
+        """Also where the spool has forgotten it: one that was put back from a copy."""
+        if self._spool.knows(name):
+            return True
+        if identifier(name) not in self._parts.had:
+            return False
+        log.error("an attempt that this node has had is not taken again", attempt=name)
+        return True
+
     def _last_state(self, name: str) -> int:
         """Of an attempt that has ended; once its result was acknowledged the row is gone, and any end will do."""
         body = self._spool.result_of(name)
         return pb.SpoolEvent.FromString(body).result.state if body else State.STATE_FAILED
 
 
-def _size(contract: bytes) -> tuple[int, int]:
+def _size(contract: bytes) -> tuple[int, int, tuple[str, ...]]:
     """What a contract reserves; an unreadable one reserves nothing and is refused by the first step."""
     try:
         order = Contract.from_bytes(dsse.open_unverified(contract, Contract.NOUN)[0])
     except DocumentError:
-        return 0, 0
-    return order.resources.cpu_millis, order.resources.memory_bytes
+        return 0, 0, ()
+    return order.resources.cpu_millis, order.resources.memory_bytes, order.gpu_uuids or ()

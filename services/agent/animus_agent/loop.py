@@ -95,6 +95,7 @@ class Agent:
             lambda: self._poke(state=True),
             max_attempts=settings.agent_max_attempts,
             lease_margin=settings.agent_lease_margin,
+            fenced_limit=settings.agent_fenced_limit,
         )
 
     async def run(self) -> None:
@@ -104,7 +105,7 @@ class Agent:
             loop.add_signal_handler(number, self.stop)
         self._diagnostics.install()
         await asyncio.to_thread(self._begin)
-        side = [asyncio.create_task(self._fence()), asyncio.create_task(self._renew())]
+        side = [asyncio.create_task(task()) for task in (self._fence, self._renew, self._watch_gpus)]
         try:
             await self._connect_for_ever()
         finally:
@@ -142,6 +143,7 @@ class Agent:
 
     def _close(self) -> None:
         self._parts.quota.close()
+        self._parts.gpus.close()
         if self._blob_channel is not None:
             self._blob_channel.close()
 
@@ -201,6 +203,18 @@ class Agent:
                     self._session.end("DRAINED")
             await asyncio.sleep(FENCE_SECONDS)
 
+    async def _watch_gpus(self) -> None:
+        """A device that fails leaves the room at once; one that comes back is announced with the next session."""
+        while True:
+            await asyncio.sleep(self._settings.agent_gpu_interval)
+            before = self._parts.gpus.offered()
+            if await asyncio.to_thread(self._parts.gpus.refresh):
+                after = self._parts.gpus.offered()
+                log.warning(
+                    "GPUs changed", before=len(before.devices), after=len(after.devices), left_out=after.left_out
+                )
+                self._poke(state=True)
+
     async def _renew(self) -> None:
         """From a third of the certificate's life on, with jitter, until it has worked."""
         while True:
@@ -248,6 +262,7 @@ class Agent:
             host=self._parts.host,
             features=self._features,
             egress=self._parts.egress,
+            gpus=self._parts.gpus,
         )
 
     def _blobs(self) -> grpc.Channel:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from animus.orchestrator.v1 import node_pb2
 from animus_agent import inventory
 from animus_agent.egress.rules import Ceiling
 from animus_agent.errors import AgentError
+from animus_agent.gpu import canary as gpu_canary
+from animus_agent.gpu import layer
+from animus_agent.gpu.devices import FileInventory, GpuInventory, NoGpus
+from animus_agent.gpu.nvml import NvmlInventory
+from animus_agent.gpu.pool import GpuPool
+from animus_agent.had import Had
 from animus_agent.images.cache import ImageCache
 from animus_agent.images.mirrors import Mirrors
 from animus_agent.sandbox import canary, cgroup, quota
@@ -31,9 +37,11 @@ class NodeParts:
     images: ImageCache
     trees: TreeCache
     attempts_dir: Path
+    had: Had
     node: inventory.Node
     host: HostFingerprint
     egress: Ceiling = Ceiling()
+    gpus: GpuPool = field(default_factory=GpuPool)
 
 
 def assemble(settings: Settings) -> NodeParts:
@@ -53,8 +61,9 @@ def assemble(settings: Settings) -> NodeParts:
         name = hashlib.sha256(str(settings.agent_state_dir.resolve()).encode()).hexdigest()[:12]
         driver = RuncDriver(settings.agent_run_dir / "runc", cgroup.detect(settings.agent_cgroup_parent, name))
         volumes = quota.choose(state / "volumes", allow_tmpfs=settings.agent_tmpfs_volumes)
-    gpus = inventory.NvmlInventory() if settings.agent_driver == "runc" else inventory.NoGpus()
-    node = inventory.read(gpus, settings.agent_cpu_millis, settings.agent_memory_bytes)
+    gpus = gpu_pool(settings)
+    gpus.refresh()
+    node = inventory.read(gpus.offered(), settings.agent_cpu_millis, settings.agent_memory_bytes)
     return NodeParts(
         driver=driver,
         quota=quota.QuotaPool(volumes, spare=settings.agent_spare_volumes),
@@ -63,10 +72,24 @@ def assemble(settings: Settings) -> NodeParts:
         ),
         trees=TreeCache(state / "trees", max_bytes=settings.agent_input_cache_bytes),
         attempts_dir=state / "attempts",
+        had=Had(settings.agent_run_dir / "had"),
         node=node,
         host=inventory.fingerprint(node, driver.versions()),
         egress=settings.egress(),
+        gpus=gpus,
     )
+
+
+def gpu_pool(settings: Settings) -> GpuPool:
+    found: GpuInventory
+    if settings.agent_gpus.startswith("/"):
+        found = FileInventory(Path(settings.agent_gpus))
+    elif settings.agent_gpus == "none" or settings.agent_driver != "runc":
+        found = NoGpus()
+    else:
+        found = NvmlInventory()
+    folders = [Path(folder) for folder in settings.agent_cdi_dirs]
+    return GpuPool(found, folders, settings.agent_gpu_uuids, settings.agent_cdi_hooks)
 
 
 def mirrors(path: Path | None) -> Mirrors:
@@ -95,6 +118,8 @@ def purge(settings: Settings) -> None:
     parts = assemble(settings)
     for container in parts.driver.ids():
         parts.driver.remove(container)
+    for folder in parts.attempts_dir.iterdir():
+        layer.remove(folder)
     parts.quota.start(set())
     parts.quota.close()
     parts.driver.close()
@@ -107,7 +132,11 @@ def purge(settings: Settings) -> None:
 
 def examine(parts: NodeParts) -> tuple[Feature, ...]:
     """The canaries' findings; to be called after the pool was started."""
-    return canary.examine(parts.driver, parts.quota, parts.attempts_dir.parent / "canary", parts.egress)
+    directory = parts.attempts_dir.parent / "canary"
+    found = canary.examine(parts.driver, parts.quota, directory, parts.egress)
+    return tuple(
+        sorted((*found, *gpu_canary.examine(parts.driver, parts.quota, directory, parts.gpus)), key=lambda f: f.name)
+    )
 
 
 def describe(node: inventory.Node, features: tuple[Feature, ...]) -> node_pb2.NodeInfo:

@@ -22,6 +22,8 @@ class Settings:
     for what they do not have, the catalog is asked.
     `agent_egress_allow`: what steps with a network allow-list may reach at most (`host:port`, `*.suffix:port`,
     `*:port`); none, and no such step comes here. `agent_egress_networks`: inner networks that names may stand for.
+    `agent_gpus`: `nvml`, `none`, or a file that lists devices (gpu/devices.py). `agent_gpu_uuids`: only these are offered.
+    `agent_cdi_hooks`: programs that CDI specifications may have run as root, by absolute path.
     """
 
     agent_state_dir: Path = Path("/var/lib/animus-agent")
@@ -41,7 +43,13 @@ class Settings:
     agent_drain_on_term: bool = False
     agent_egress_allow: tuple[str, ...] = ()
     agent_egress_networks: tuple[str, ...] = ()
+    agent_gpus: str = "nvml"
+    agent_gpu_uuids: tuple[str, ...] = ()
+    agent_gpu_interval: Duration = Duration(30.0)
+    agent_cdi_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
+    agent_cdi_hooks: tuple[str, ...] = ()
     agent_lease_margin: Duration = Duration(3.0)
+    agent_fenced_limit: Duration = Duration(24 * 3600)
     dispatch_endpoint: str = ""
     blob_endpoint: str = ""
     test_clock_offset: Duration | None = None
@@ -54,6 +62,8 @@ class Settings:
             self.egress()
         except ValueError as error:
             raise ValueError(f"ANIMUS_AGENT_EGRESS_ALLOW, ANIMUS_AGENT_EGRESS_NETWORKS: {error}") from error
+        if self.agent_gpus not in ("nvml", "none") and not self.agent_gpus.startswith("/"):
+            raise ValueError("ANIMUS_AGENT_GPUS: must be nvml, none or the absolute path of a list")
         if self.agent_max_attempts < 1:
             raise ValueError("ANIMUS_AGENT_MAX_ATTEMPTS: must be at least 1")
 

@@ -23,6 +23,7 @@ from animus_agent.attempt.directory import AttemptDirectory, identifier
 from animus_agent.attempt.ports import Point, Ports, Result, Signer
 from animus_agent.egress.rules import Ceiling
 from animus_agent.errors import BlobCorrupt, BlobError
+from animus_agent.gpu.pool import GpuPool
 from animus_agent.images.cache import ImageCache
 from animus_agent.sandbox.driver import Driver
 from animus_agent.sandbox.logs import Chunk, Cursor
@@ -199,6 +200,7 @@ class World:
     image: str = ""
     counter: int = 0
     egress: Ceiling = Ceiling()
+    gpus: GpuPool = field(default_factory=GpuPool)
     features: tuple[str, ...] = ("network-none",)
 
     def __post_init__(self) -> None:
@@ -231,16 +233,18 @@ class World:
             host=self.host(),
             features=tuple(Feature(name=name, enforced=True, detail="") for name in self.features),
             egress=self.egress,
+            gpus=self.gpus,
         )
 
     def order(self, *command: str, **changes) -> tuple[str, bytes, bytes]:  # type: ignore[no-untyped-def]
         """(attempt, signed contract, signed grant). `changes`: inputs={name: digest}, code, outputs, parameters, env,
-        timeout, grace, limits, memory, cpu, network, isolation, action (replaces fields), contract (replaces fields)."""
+        timeout, grace, limits, memory, cpu, network, isolation, gpus (UUIDs), action (replaces fields), contract (replaces fields)."""
         self.counter += 1
         attempt = f"{PROJECT}/runs/r1/steps/step-{self.counter}/attempts/1"
         inputs: dict[str, str] = changes.get("inputs", {})
         code = changes.get("code")
         network = changes.get("network", actions.NO_NETWORK)
+        gpus = tuple(changes.get("gpus", ()))
         action = actions.Action(
             image=changes.get("image", self.image),
             platform=PLATFORM,
@@ -293,8 +297,9 @@ class World:
                 resource=f"{PROJECT}/environments/e/locks/l1", digest=sha256(b"lock")
             ),
             "resources": contracts.Resources(
-                cpu_millis=changes.get("cpu", 1000), memory_bytes=changes.get("memory", 128 << 20), gpu=0
+                cpu_millis=changes.get("cpu", 1000), memory_bytes=changes.get("memory", 128 << 20), gpu=len(gpus)
             ),
+            "gpu_uuids": gpus or None,
             "limits": changes.get("limits") or limits(),
             "lease_seconds": 30,
             "timeout_seconds": changes.get("timeout", 30),

@@ -3,6 +3,7 @@
 attempt.json   name, contract, grant, boot id: there before anything is created
 sandbox.json   the driver's handle, the volume, the uid range
 run.json       when the container was started, on the monotonic clock and on the wall
+paused.json    since when it stands still without a lease, and for how long it has
 kill.json      that we chose to end it, and why: durable before the first signal
 bundle/ log exits/ …   the driver's
 """
@@ -18,6 +19,7 @@ from typing import Any
 
 from animus_agent.attempt.failure import Failure, FailureClass
 from animus_agent.files import boot_id, remove_tree, write_atomic
+from animus_agent.gpu import layer
 
 VERSION = 1
 
@@ -81,4 +83,5 @@ class AttemptDirectory:
         return Failure(FailureClass(fields["class"]), fields["reason"], fields["message"]) if fields else None
 
     def remove(self) -> None:
+        layer.remove(self.path)
         remove_tree(self.path)

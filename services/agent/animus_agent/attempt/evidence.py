@@ -36,7 +36,7 @@ def sandbox_report(attempt: Attempt) -> bytes:
         features=ports.features,
         resources=contract.resources,
         limits=contract.limits,
-        gpus=(),
+        gpus=contract.gpu_uuids or (),
         counters=_counters(attempt.collected.usage if attempt.collected else Usage()),
         egress=egress.record_of(attempt),
         host=ports.host,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from animus_agent.attempt.failure import Failure
 from animus_agent.egress.rules import Ceiling
+from animus_agent.gpu.pool import GpuPool
 from animus_agent.images.cache import ImageCache
 from animus_agent.images.manifest import BlobSource
 from animus_agent.sandbox.driver import Driver
@@ -102,3 +104,5 @@ class Ports:
     host: HostFingerprint
     features: tuple[Feature, ...]
     egress: Ceiling = Ceiling()
+    gpus: GpuPool = field(default_factory=GpuPool)
+    pause: Callable[[float], None] = time.sleep

@@ -13,6 +13,9 @@ from animus_agent.attempt.failure import AttemptFailed, FailureClass
 from animus_agent.egress.rules import Ceiling
 from animus_agent.errors import ContractRefused
 from animus_agent.files import write_atomic
+from animus_agent.gpu import layer
+from animus_agent.gpu.pool import visible_devices
+from animus_agent.gpu.provision import Provision
 from animus_agent.sandbox import driver
 from animus_agent.sandbox.quota import Volume
 from animus_kit.documents import action as action_document
@@ -41,9 +44,6 @@ def check_supported(contract: Contract, features: set[str], egress: Ceiling) -> 
         raise ContractRefused("this node cannot turn ASLR off", "ASLR_OFF_UNAVAILABLE")
     if action.secrets:
         raise ContractRefused("this agent gives no secrets", "SECRETS_UNSUPPORTED")
-    if contract.resources.gpu or action.accelerator:
-        # Until devices are bound into containers, running without them would weaken the order in silence.
-        raise ContractRefused("this agent gives no GPUs", "GPU_UNSUPPORTED")
     isolation = action.isolation
     ours = (action_document.HOSTNAME, action_document.UID, action_document.GID, action_document.SECCOMP_PROFILE)
     if (isolation.hostname, isolation.uid, isolation.gid, isolation.seccomp) != ours:
@@ -131,12 +131,13 @@ def _specification(attempt: Attempt, work: Path, uid_base: int) -> driver.Sandbo
     ]
     if action.code:
         mounts.append(driver.Mount(attempt.trees["code"].path, "/animus/code", executable=True))
+    devices = attempt.ports.gpus.provision(contract.gpu_uuids or ())
     return driver.SandboxSpec(
         id=attempt.directory.id,
         directory=attempt.directory.path,
-        rootfs=attempt.rootfs.path,
+        rootfs=layer.build(attempt.rootfs.path, attempt.directory.path, devices),
         args=action.argv,
-        env=tuple(f"{variable.name}={variable.value}" for variable in action.environment),
+        env=_environment(contract, devices),
         cwd="/animus/code" if action.code else "/",
         limits=driver.Limits(
             memory_bytes=contract.resources.memory_bytes,
@@ -149,10 +150,22 @@ def _specification(attempt: Attempt, work: Path, uid_base: int) -> driver.Sandbo
         ),
         uid_base=uid_base,
         uid=action.isolation.uid,
-        mounts=tuple(mounts),
+        mounts=(*mounts, *devices.mounts),
+        devices=devices.devices,
+        hooks=devices.hooks,
         backstop_seconds=contract.timeout_seconds + contract.termination_grace_seconds + BACKSTOP_SECONDS,
         aslr=action.isolation.aslr,
     )
+
+
+def _environment(contract: Contract, devices: Provision) -> tuple[str, ...]:
+    """Exactly the action's; with devices also what names them, which is a fact of the host and so in no digest. What the
+    step declares is what it sees, also where it narrows: a declared CUDA_VISIBLE_DEVICES stays."""
+    added = dict(devices.env) | visible_devices(contract)
+    if devices.library_folders:
+        added["LD_LIBRARY_PATH"] = ":".join(devices.library_folders)
+    declared = {variable.name: variable.value for variable in contract.action.environment}
+    return tuple(f"{name}={value}" for name, value in (added | declared).items())
 
 
 def _open_files() -> int:

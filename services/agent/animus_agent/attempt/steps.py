@@ -6,13 +6,12 @@ ended) it takes over; a container whose end nobody saw is LOST, never started ag
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from contextlib import suppress
 
 from animus_agent.attempt import evidence, outputs, prepare, running
 from animus_agent.attempt.attempt import Attempt
-from animus_agent.attempt.failure import STALE, Abandoned, AttemptFailed, Failure, FailureClass
+from animus_agent.attempt.failure import REBOOTED, STALE, Abandoned, AttemptFailed, Failure, FailureClass
 from animus_agent.attempt.ports import Result
 from animus_agent.errors import (
     AgentError,
@@ -22,12 +21,15 @@ from animus_agent.errors import (
     ImageRefused,
     OutputRefused,
 )
-from animus_agent.sandbox.driver import Handle
+from animus_agent.gpu import layer
+from animus_agent.sandbox.driver import Handle, Phase
 from animus_kit.documents import manifest
 from animus_kit.documents.contract import open_contract
 from animus_kit.documents.errors import DocumentError
 
 Step = Callable[[Attempt], None]
+# A killed container's processes end within this, unless one hangs in the kernel.
+DEAD_WITHIN_SECONDS = 10.0
 
 
 def verify_contract(attempt: Attempt) -> None:
@@ -45,6 +47,7 @@ def verify_contract(attempt: Attempt) -> None:
     attempt.contract, attempt.grant = order, grant
     enforced = {feature.name for feature in ports.features if feature.enforced}
     prepare.check_supported(order, enforced, ports.egress)
+    ports.gpus.claim(order, check=attempt.check)
 
 
 def fetch_inputs(attempt: Attempt) -> None:
@@ -110,6 +113,7 @@ def sign_provenance(attempt: Attempt) -> None:
 
 def report(attempt: Attempt) -> None:
     """The one step that also follows a failure."""
+    _let_go_of_devices(attempt)
     if attempt.failure is not None and attempt.contract is not None:
         with suppress(AgentError, DocumentError, OSError):
             attempt.sandbox_report = evidence.sandbox_report(attempt)
@@ -145,11 +149,20 @@ STEPS: tuple[Step, ...] = (
 
 
 def execute(attempt: Attempt, between: Callable[[str], None] = lambda name: None) -> None:
-    """Runs the list. Returns when the result is with the reporter, or without one when the attempt was abandoned.
+    """Runs the list. Returns when the result is with the reporter, or without one when the attempt was abandoned; in
+    either case no process of its container is left.
 
-    An error of the report itself is raised: the caller repeats `report` until it is kept. `between` is called with the name of each step before it; tests die there.
+    An error of the report itself is raised: the caller repeats `report` until it is kept. `between` is called with the
+    name of each step before it.
     """
     intent = attempt.directory.kill_intent()
+    if attempt.rebooted:
+        # Whatever it was doing ended with the machine. It may have run, so it never runs again.
+        attempt.failure = intent or REBOOTED
+        with suppress(AgentError, DocumentError):
+            verify_contract(attempt)
+        running.end(attempt)
+        running.ship_rest(attempt)
     if intent is not None:
         # Of a process before us.
         attempt.wake.set()
@@ -168,10 +181,11 @@ def execute(attempt: Attempt, between: Callable[[str], None] = lambda name: None
                 if step is report:
                     raise
                 attempt.failure = classify(error)
-                _end_container(attempt)
+                running.end(attempt)
+                running.ship_rest(attempt)
             attempt.check_abandoned()
     except Abandoned:
-        _end_container(attempt)
+        running.end(attempt)
     finally:
         attempt.held.close()
 
@@ -182,6 +196,8 @@ def clean_up(attempt: Attempt) -> None:
     if marks:
         attempt.ports.driver.destroy(Handle.from_json(marks["handle"]))
         attempt.ports.quota.give_back(marks["volume"])
+    layer.remove(attempt.directory.path)
+    attempt.ports.gpus.release(attempt.name)
 
 
 def classify(error: Exception) -> Failure:
@@ -203,19 +219,20 @@ def classify(error: Exception) -> Failure:
             return Failure(FailureClass.INFRASTRUCTURE, "AGENT_INTERNAL", kind)
 
 
-def _end_container(attempt: Attempt) -> None:
-    """After a failure nothing of the attempt may go on running."""
-    marks = attempt.directory.read("sandbox")
-    if attempt.handle is None and marks:
-        # Made by a process before us, and not yet taken over.
-        attempt.handle = Handle.from_json(marks["handle"])
-    if attempt.handle is not None and attempt.collected is None:
-        attempt.ports.driver.signal(attempt.handle, signal.SIGKILL)
-        attempt.collected = attempt.ports.driver.collect(attempt.handle)
+def _let_go_of_devices(attempt: Attempt) -> None:
+    """Before the result is told, which lets the server give them to the next attempt: as soon as the container is known
+    to be dead. Where nobody knows, they stay taken until it is destroyed."""
+    gpus, handle = attempt.ports.gpus, attempt.handle
+    if not gpus.has(attempt.name):
+        return
+    gpus.ending(attempt.name)
+    if handle is None or attempt.ports.driver.status(handle, DEAD_WITHIN_SECONDS) in (Phase.PREPARED, Phase.EXITED):
+        gpus.release(attempt.name)
 
 
 def _exit_code(attempt: Attempt) -> int | None:
-    """Absent where we or the kernel killed it: 137 would say nothing."""
+    """Absent where we or the kernel's memory limit killed it: 137 would say nothing."""
     assert attempt.collected is not None
     code = attempt.collected.exit_code
-    return None if code is None or code >= 128 else code
+    own = attempt.failure is None or attempt.failure.failure_class is FailureClass.USER_ERROR
+    return code if own or (code is not None and code < 128) else None

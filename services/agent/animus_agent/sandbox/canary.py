@@ -23,7 +23,7 @@ from animus_agent.egress.rules import Ceiling
 from animus_agent.errors import AgentError
 from animus_agent.files import remove_tree
 from animus_agent.sandbox import logs
-from animus_agent.sandbox.driver import Driver, Handle, Limits, Mount, Phase, SandboxSpec, Usage
+from animus_agent.sandbox.driver import Device, Driver, Handle, Limits, Mount, Phase, SandboxSpec, Usage
 from animus_agent.sandbox.oci import MOUNT_POINTS
 from animus_agent.sandbox.quota import QuotaPool
 from animus_kit.clock import SystemClock
@@ -48,7 +48,7 @@ ESSENTIAL = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
+class Outcome:
     text: str
     usage: Usage
     exit_code: int | None
@@ -97,20 +97,20 @@ def examine(driver: Driver, quota: QuotaPool, directory: Path, egress: Ceiling =
     remove_tree(directory)
     directory.mkdir(parents=True, mode=0o711)
     try:
-        outcome = _run(driver, quota, directory / "probe", "probe", "exec(open('/animus/probe.py').read())", 300)
+        outcome = run(driver, quota, directory / "probe", "probe", "exec(open('/animus/probe.py').read())", 300)
         try:
             found |= {name: (bool(held), str(detail)) for name, (held, detail) in json.loads(outcome.text).items()}
         except (ValueError, TypeError) as error:
             raise AgentError(f"the canary said nothing usable: {outcome.text[-500:]!r}", "CANARY_FAILED") from error
         throttled = outcome.usage.throttled_periods
         found["cpu-limit"] = (bool(throttled), f"{throttled} periods throttled")
-        outcome = _run(driver, quota, directory / "memory", "memory", "x = bytearray(1 << 29)\nprint('survived')", 1000)
+        outcome = run(driver, quota, directory / "memory", "memory", "x = bytearray(1 << 29)\nprint('survived')", 1000)
         kills = outcome.usage.oom_kills
         found["memory-limit"] = (outcome.exit_code == 137, f"exit {outcome.exit_code} {outcome.text[-100:]}".strip())
         found["oom-counter"] = (bool(kills), f"{kills} kills counted")
-        found["no-aslr"] = _said(lambda: _run(driver, quota, directory / "aslr", "aslr", _ASLR, 1000, aslr=False))
+        found["no-aslr"] = said(lambda: run(driver, quota, directory / "aslr", "aslr", _ASLR, 1000, aslr=False))
         if egress:
-            found["network-allow-list"] = _said(lambda: _egress(driver, quota, directory / "egress"))
+            found["network-allow-list"] = said(lambda: _egress(driver, quota, directory / "egress"))
         else:
             found["network-allow-list"] = (False, "ANIMUS_AGENT_EGRESS_ALLOW is not set")
     except (AgentError, OSError) as error:
@@ -133,7 +133,7 @@ def unusable(features: tuple[Feature, ...]) -> list[str]:
     ]
 
 
-def _said(canary: Callable[[], _Outcome]) -> tuple[bool, str]:
+def said(canary: Callable[[], Outcome]) -> tuple[bool, str]:
     """What a canary for one feature that not every step needs printed. One that fails costs that feature alone."""
     try:
         outcome = canary()
@@ -146,7 +146,7 @@ def _said(canary: Callable[[], _Outcome]) -> tuple[bool, str]:
     return bool(held), str(detail)
 
 
-def _egress(driver: Driver, quota: QuotaPool, directory: Path) -> _Outcome:
+def _egress(driver: Driver, quota: QuotaPool, directory: Path) -> Outcome:
     """A container that may reach one listener of ours, by the proxy, and nothing by itself."""
     with socket.create_server(("127.0.0.1", 0)) as far:
         port = far.getsockname()[1]
@@ -164,7 +164,7 @@ def _egress(driver: Driver, quota: QuotaPool, directory: Path) -> _Outcome:
         gateway = Gateway((allowed,), Ceiling.parse([allowed]), directory / "egress.json", SystemClock())
         code = _EGRESS.replace("PORT", str(port)).replace("PROXY", str(EGRESS_PORT))
         try:
-            return _run(driver, quota, directory, "egress", code, 1000, gateway=gateway)
+            return run(driver, quota, directory, "egress", code, 1000, gateway=gateway)
         finally:
             gateway.close()
 
@@ -177,7 +177,7 @@ def _open(gateway: Gateway, driver: Driver, handle: Handle) -> None:
         os.close(namespace)
 
 
-def _run(
+def run(
     driver: Driver,
     quota: QuotaPool,
     directory: Path,
@@ -187,7 +187,9 @@ def _run(
     *,
     aslr: bool = True,
     gateway: Gateway | None = None,
-) -> _Outcome:
+    devices: tuple[Device, ...] = (),
+) -> Outcome:
+    """Runs `code` in a container of the configuration that steps get."""
     directory.mkdir(mode=0o711)
     rootfs = directory / "rootfs"
     mounts = _host_python(rootfs)
@@ -207,6 +209,7 @@ def _run(
         limits=Limits(MEMORY_BYTES, cpu_millis, pids=32, open_files=1024, tmp_bytes=4 << 20, shm_bytes=1 << 20),
         uid_base=uid_base,
         mounts=(*mounts, Mount(work, "/animus", writable=True)),
+        devices=devices,
         backstop_seconds=int(SECONDS) + 30,
         aslr=aslr,
     )
@@ -219,7 +222,7 @@ def _run(
         collected = driver.collect(handle)
         chunks = logs.read(driver.log_path(handle), logs.Cursor(), final=True)
         text = b"".join(chunk.data for chunk in chunks).decode("utf-8", "replace")
-        return _Outcome(text, collected.usage, collected.exit_code)
+        return Outcome(text, collected.usage, collected.exit_code)
     finally:
         driver.destroy(handle)
         quota.give_back(volume_name)

@@ -27,7 +27,8 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A host device node, bound into the container and allowed by the device rules (GPUs, by CDI)."""
+    """A host device node, bound into the container and allowed by the device rules (GPUs, by CDI). With an empty
+    `access` it is bound and not allowed: the canaries try that the rules hold."""
 
     host_path: str
     path: str
@@ -163,6 +164,10 @@ class Driver(Protocol):
 
     def signal(self, handle: Handle, signal: int) -> None:
         """To every process in the container; one that has ended is fine."""
+
+    def terminate(self, handle: Handle) -> bool:
+        """Asks the container to end (SIGTERM); False when no process in it listens, so that there is nobody to wait
+        for."""
 
     def end(self, handle: Handle, wait_seconds: float = 0.0) -> bool:
         """Kills every process of a container, and whatever is still about to create it; whether, after at most so

@@ -57,6 +57,7 @@ def config(spec: SandboxSpec, cgroups: Cgroups, seccomp: Seccomp) -> dict:
         "root": {"path": str(spec.rootfs), "readonly": True},
         "hostname": HOSTNAME,
         "mounts": _mounts(spec),
+        **({"hooks": _hooks(spec)} if spec.hooks else {}),
         "linux": {
             # A network namespace without a path is a fresh one, with nothing but a loopback that is down.
             "namespaces": [{"type": name} for name in ("pid", "ipc", "uts", "mount", "network", "user", "cgroup")],
@@ -67,8 +68,9 @@ def config(spec: SandboxSpec, cgroups: Cgroups, seccomp: Seccomp) -> dict:
                 "devices": [
                     {"allow": False, "access": "rwm"},
                     *(
-                        {"allow": True, "type": "c", "major": d.major, "minor": d.minor, "access": "rw"}
+                        {"allow": True, "type": "c", "major": d.major, "minor": d.minor, "access": d.access}
                         for d in spec.devices
+                        if d.access
                     ),
                 ],
                 # Swap as much as memory means none: v1 counts both together, runc translates for v2.
@@ -108,6 +110,16 @@ def _mounts(spec: SandboxSpec) -> list[dict]:
             options.append("noexec")
         mounts.append(_bind(str(mount.source), mount.target, *options))
     return mounts
+
+
+def _hooks(spec: SandboxSpec) -> dict[str, list[dict]]:
+    found: dict[str, list[dict]] = {}
+    for hook in spec.hooks:
+        entry: dict = {"path": hook.path, "args": list(hook.args), "env": list(hook.env)}
+        if hook.timeout is not None:
+            entry["timeout"] = hook.timeout
+        found.setdefault(hook.moment, []).append(entry)
+    return found
 
 
 def _special(target: str, kind: str, *options: str) -> dict:
