@@ -28,7 +28,7 @@ from tests.orchestrator.world import DEADLINE, DOMAIN, World, until
 STATE = run_pb2.Attempt.State
 CLASS = run_pb2.Attempt.FailureClass
 INTENT = pb.AttemptDirective.Intent
-CAPABILITIES = planning.CAPABILITIES
+CAPABILITIES = (*planning.CAPABILITIES, planning.GPU_CAPABILITY)
 
 
 class Agent:
@@ -47,6 +47,7 @@ class Agent:
         self.contracts: dict[str, Contract] = {}
         self.status_seq = 0
         self.slots, self.cpu, self.memory = 4, 8000, 8 << 30
+        self.gpus: dict[str, str] = {}
         self.skew = 0.0
         self.session: Session | None = None
         if token.pop("enroll", True):
@@ -110,12 +111,14 @@ class Agent:
             "agent_version": "0.1.0",
             "cpu_millis": self.cpu,
             "memory_bytes": self.memory,
+            "gpus": [{"uuid": uuid, "model": model} for uuid, model in self.gpus.items()],
             "capabilities": [{"name": c, "available": True} for c in CAPABILITIES],
         }
         return node_pb2.NodeInfo(**{**values, **changes})
 
     def status(self) -> pb.Status:
         self.status_seq += 1
+        busy = {u for a in self.hold if a in self.contracts for u in self.contracts[a].gpu_uuids or ()}
         used = sum(self.contracts[a].resources.cpu_millis for a in self.hold if a in self.contracts)
         status = pb.Status(
             sequence=self.status_seq,
@@ -124,6 +127,7 @@ class Agent:
                 attempts=max(0, self.slots - len(self.hold)),
                 cpu_millis=max(0, self.cpu - used),
                 memory_bytes=self.memory,
+                gpu_uuids=[uuid for uuid in self.gpus if uuid not in busy],
             ),
         )
         status.client_time.FromDatetime(datetime.fromtimestamp(time.time() + self.skew, UTC))
@@ -201,6 +205,7 @@ class Agent:
         metrics: dict[str, float] | None = None,
         contract: Contract | None = None,
         key: Any = None,
+        report_gpus: tuple[str, ...] | None = None,
         **changes: Any,
     ) -> pb.AttemptResult:
         """A true result of this attempt, but for `changes`."""
@@ -218,7 +223,7 @@ class Agent:
             features=(),
             resources=contract.resources,
             limits=contract.limits,
-            gpus=(),
+            gpus=(contract.gpu_uuids or ()) if report_gpus is None else report_gpus,
             counters={},
             host=host,
             host_class=host.host_class,

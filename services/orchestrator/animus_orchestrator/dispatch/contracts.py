@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -57,14 +58,22 @@ class Contracts:
     """Holds the contract key."""
 
     def __init__(self, key: Ed25519PrivateKey, ids: Ids, lease: timedelta, limits: Limits = DEFAULT_LIMITS):
-        self._key = key
+        self._signer = dsse.Signer(key)
         self._ids = ids
         self._lease_seconds = max(1, int(lease.total_seconds()))
         self._limits = limits
         # Reading a contract costs more than making it: what this process has issued lately is not read again.
-        self._issued: OrderedDict[bytes, Contract] = OrderedDict()
+        self._issued: OrderedDict[str, Contract] = OrderedDict()
 
-    def issue(self, plan: StepPlan, attempt: str, number: int, agent: str, now: datetime) -> tuple[bytes, bytes]:
+    def issue(
+        self,
+        plan: StepPlan,
+        attempt: str,
+        number: int,
+        agent: str,
+        now: datetime,
+        gpu_uuids: tuple[str, ...] = (),
+    ) -> tuple[bytes, bytes]:
         """Signs (contract, grant) for one attempt on one agent. Both are DSSE envelopes."""
         action = read_action(plan.action)
         manifests = {one.name: one.manifest for one in action.inputs}
@@ -104,6 +113,7 @@ class Contracts:
             code=NamedDigest(**plan.code) if plan.code else None,
             environment_lock=NamedDigest(**plan.environment_lock),
             resources=Resources(cpu_millis=plan.cpu_millis, memory_bytes=plan.memory_bytes, gpu=plan.gpus),
+            gpu_uuids=gpu_uuids or None,
             limits=self._limits,
             lease_seconds=self._lease_seconds,
             timeout_seconds=plan.timeout_seconds,
@@ -111,19 +121,40 @@ class Contracts:
             required_capabilities=tuple(plan.capabilities),
             issue_time=now,
         )
-        envelope = dsse.sign(contract.to_bytes(), Contract.NOUN, self._key)
-        self._issued[envelope] = contract
+        envelope = self._signer.sign(contract.to_bytes(), Contract.NOUN)
+        self._issued[attempt] = contract
         while len(self._issued) > ISSUED_KEPT:
             self._issued.popitem(last=False)
-        return envelope, dsse.sign(grant.to_bytes(), Grant.NOUN, self._key)
+        return envelope, self._signer.sign(grant.to_bytes(), Grant.NOUN)
 
-    def _read(self, envelope: bytes) -> Contract:
-        # Signed by this very key when it was leased, and kept since: the signature need not be checked again.
-        known = self._issued.pop(envelope, None)
-        return known or Contract.from_bytes(dsse.open_unverified(envelope, Contract.NOUN)[0])
+    def forget(self, attempts: Iterable[str]) -> None:
+        """Contracts that were issued in a transaction that did not commit, or of which nobody knows whether it did."""
+        for attempt in attempts:
+            self._issued.pop(attempt, None)
 
-    def check(self, row: AttemptRow, told: pb.AttemptResult, attestation_key: bytes) -> Result:
-        """Holds an agent's result against the contract it was given. Raises: ResultRefused."""
+    def unknown(self, attempts: Iterable[str]) -> set[str]:
+        """Those whose contract has to be read to check a result. An attempt is leased once, so that what this process
+        signed for it and committed is what the database holds."""
+        return {attempt for attempt in attempts if attempt not in self._issued}
+
+    def _read(self, row: AttemptRow) -> Contract:
+        known = self._issued.get(row.name)
+        # Its signature need not be checked again: it comes from our own database.
+        return known or Contract.from_bytes(dsse.open_unverified(row.contract or b"", Contract.NOUN)[0])
+
+    def check(
+        self,
+        row: AttemptRow,
+        told: pb.AttemptResult,
+        attestation_key: bytes,
+        attestation_not_after: datetime | None = None,
+        now: datetime | None = None,
+    ) -> Result:
+        """Holds an agent's result against the contract it was given. Raises: ResultRefused.
+
+        `attestation_not_after`: until when the agent's key is certified, by the clock that `now` is read from. That the
+        agent is not revoked is held by the writer, in the transaction that takes the result.
+        """
         state = AttemptState(_STATE.Name(told.state).removeprefix("STATE_")) if told.state in _STATE.values() else None
         if state not in RESULTS:
             raise ResultRefused("STATE_NOT_REPORTABLE", "an attempt ends as SUCCEEDED, FAILED or CANCELED")
@@ -136,7 +167,7 @@ class Contracts:
                 message=_printable(told.message),
                 exit_code=exit_code,
             )
-        contract = self._read(row.contract)
+        contract = self._read(row)
         outputs = _outputs(told, contract)
         metrics = _metrics(told)
         _check_provenance(told, contract, outputs, metrics, attestation_key)
@@ -194,19 +225,26 @@ def _check_provenance(
     attestation_key: bytes,
 ) -> None:
     try:
-        key = Ed25519PublicKey.from_public_bytes(attestation_key)
-        statement, _ = open_provenance(told.provenance, [key])
+        statement, _ = open_provenance(told.provenance, _keys(attestation_key))
         check_against(statement, contract, outputs)
         report = SandboxReport.from_bytes(told.sandbox_report)
     except DocumentError as error:
         raise ResultRefused("PROVENANCE_INVALID", f"{error.reason}: {error}"[:1024], tainted=True) from None
     if statement.sandbox_report_digest != sha256(told.sandbox_report) or report.attempt != contract.attempt:
         raise ResultRefused("PROVENANCE_INVALID", "the sandbox report is not the signed one", tainted=True)
+    if set(report.gpus) != set(contract.gpu_uuids or ()):
+        raise ResultRefused("PROVENANCE_INVALID", "it ran with other GPUs than the contract's", tainted=True)
     # A step that succeeded is one whose first process ended with 0, and nothing else.
     if (told.exit_code, statement.exit_code) != (0, 0):
         raise ResultRefused("PROVENANCE_INVALID", "a success with an exit status other than 0", tainted=True)
     if dict(statement.metrics) != dict(metrics):
         raise ResultRefused("PROVENANCE_INVALID", "the metrics are not the signed ones", tainted=True)
+
+
+@functools.lru_cache(maxsize=4096)
+def _keys(attestation_key: bytes) -> Mapping[str, Ed25519PublicKey]:
+    key = Ed25519PublicKey.from_public_bytes(attestation_key)
+    return {dsse.key_id(key): key}
 
 
 def _printable(text: str) -> str:

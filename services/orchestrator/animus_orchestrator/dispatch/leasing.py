@@ -4,45 +4,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from animus_kit.digest import sha256
 from animus_kit.documents.errors import DocumentError
 from animus_kit.log import get_logger
+from animus_orchestrator.dispatch import choosing
 from animus_orchestrator.dispatch.contracts import Contracts
+from animus_orchestrator.dispatch.fleet import Fleet
 from animus_orchestrator.dispatch.work import SessionState, Size
 from animus_orchestrator.domain.errors import StaleAttempt
-from animus_orchestrator.domain.scheduler import Placement, place
+from animus_orchestrator.domain.scheduler import Placement
 from animus_orchestrator.domain.step import StepState
 from animus_orchestrator.store import graph as graph_store
 from animus_orchestrator.store import queue
-from animus_orchestrator.store.facts import emit_facts
+from animus_orchestrator.store.facts import facts_of
 
 if TYPE_CHECKING:
     from animus_orchestrator.dispatch.writer import Batch, Limits
 
 
 log = get_logger(__name__)
-MAX_PAGES = 4
-"""How far to look behind steps that fit nowhere now."""
 
 
-def lease(batch: Batch, sessions: list[SessionState], contracts: Contracts, limits: Limits) -> dict[str, list[str]]:
+def lease(
+    batch: Batch, sessions: list[SessionState], contracts: Contracts, limits: Limits, fleet: Fleet
+) -> dict[str, list[str]]:
     """Leases what fits. Answers agent id → names of its new attempts.
 
     Candidates are read without a lock, placed, and claimed by locking their runs, skipping those that somebody else
     holds: two dispatch processes may choose the same step, and only one gets it.
     """
     by_agent = {s.agent.id: s for s in sessions}
-    rooms = [r for s in sessions if (r := s.room()) is not None]
-    found: list[queue.Candidate] = []
-    placements: list[Placement] = []
-    for page in range(MAX_PAGES):
-        found = queue.candidates(batch.conn, rooms, page * queue.PAGE)
-        placements = place([c.need for c in found], rooms)
-        # Steps that fit nowhere now must not hide those behind them.
-        if placements or len(found) < queue.PAGE:
-            break
+    placements, run_of = choosing.choose(batch, sessions, fleet)
     if not placements:
         return {}
-    run_of = {c.need.step_uid: c.run_uid for c in found}
     partial: dict[int, set[int]] = {}
     for p in placements:
         partial.setdefault(run_of[p.step_uid], set()).add(p.step_uid)
@@ -66,12 +60,13 @@ def lease(batch: Batch, sessions: list[SessionState], contracts: Contracts, limi
         if row is None:
             continue
         rows.append(row)
+        batch.leased[row.name] = row
         session = batch.touch(by_agent[p.agent])
         session.given[row.name] = session.sizes[row.name] = Size(plan.cpu_millis, plan.memory_bytes, p.gpu_uuids)
         given.setdefault(p.agent, []).append(row.name)
     queue.insert_leases(batch.conn, rows, limits.lease)
     graph_store.save(batch.conn, loaded.values(), new_attempts=frozenset((r.step_uid, r.number) for r in rows))
-    emit_facts(batch.conn, loaded.values())
+    batch.events += facts_of(batch.conn, loaded.values())
     _refuse(batch, poisoned)
     return given
 
@@ -83,7 +78,7 @@ def _refuse(batch: Batch, poisoned: list[tuple[queue.StepPlan, str]]) -> None:
     for plan, message in poisoned:
         loaded[plan.run_uid].graph.refuse(plan.step, "CONTRACT_INVALID", message[:1024], batch.now)
     graph_store.save(batch.conn, loaded.values())
-    emit_facts(batch.conn, loaded.values())
+    batch.events += facts_of(batch.conn, loaded.values())
 
 
 def _lease_one(
@@ -99,11 +94,16 @@ def _lease_one(
         return None  # somebody else was first
     number = step.current_attempt + 1
     name = f"{plan.run_name}/steps/{plan.step}/attempts/{number}"
-    contract, grant = contracts.issue(plan, name, number, placement.agent, batch.now)
+    contract, grant = contracts.issue(plan, name, number, placement.agent, batch.now, gpu_uuids=placement.gpu_uuids)
     try:
         one.graph.lease(plan.step, placement.agent, batch.now)
     except StaleAttempt:
         return None  # the run is being canceled
+    one.leased[plan.step, number] = {
+        "actionDigest": plan.action_digest,
+        "recipeDigest": plan.recipe_digest,
+        "contractDigest": sha256(contract),
+    }
     return queue.Lease(
         step_uid=plan.step_uid,
         number=number,

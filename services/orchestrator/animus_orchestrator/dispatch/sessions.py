@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection
 
 from animus.agent.v1 import dispatch_pb2 as pb
+from animus_kit.documents.contract import GPU_UUID
 from animus_orchestrator.dispatch.work import Open, SessionState, Size
 from animus_orchestrator.domain import agent as agents
 from animus_orchestrator.domain.attempt import AttemptState
 from animus_orchestrator.domain.errors import AgentRevoked, AgentUnknown, CertificateSuperseded, StaleAttempt
+from animus_orchestrator.domain.quota import Amount
 from animus_orchestrator.domain.scheduler import Gpu, Room
 from animus_orchestrator.store import agents as agent_store
 from animus_orchestrator.store import graph as graph_store
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from animus_orchestrator.dispatch.writer import Batch
 
 
+_GPU_UUID = re.compile(f"(?=.{{1,128}}$){GPU_UUID}", re.ASCII)
 _REPORTED = frozenset(s.value for s in (AttemptState.PREPARING, AttemptState.RUNNING, AttemptState.FINISHING))
 """States that only the agent can have told."""
 
@@ -62,14 +66,20 @@ def open_session(batch: Batch, work: Open, wall: datetime) -> OpenedSession:
     agent = agents.connect(found.agent, hello.instance_id)
     skew = agents.clock_skew(_client_time(hello.status), wall)
     agent = replace(agent, draining=hello.status.draining, clock_skew_seconds=skew)
-    if agent.cordoned and not found.agent.cordoned:
+    if agent.revision != found.agent.revision:
         emit_agent(
             conn,
             "orchestrator.agent.cordoned",
             agent.id,
-            {"reason": agent.cordoned, "instanceId": hello.instance_id, "otherInstanceId": found.agent.instance_id},
+            {
+                "reason": agent.cordoned,
+                "message": agent.message,
+                "instanceId": hello.instance_id,
+                "otherInstanceId": found.agent.instance_id,
+            },
             SERVICE,
         )
+    _note_clock(conn, found.agent, agent)
     agent_store.save_session(
         conn, agent, boot_id=hello.boot_id.replace("\0", ""), claimed=hello.node.SerializeToString(deterministic=True)
     )
@@ -79,8 +89,10 @@ def open_session(batch: Batch, work: Open, wall: datetime) -> OpenedSession:
         spool_id=hello.spool_id,
         platform=hello.node.platform,
         capabilities=frozenset(c.name for c in hello.node.capabilities if c.available),
-        gpu_models={g.uuid: g.model for g in hello.node.gpus},
+        gpu_models={g.uuid: g.model for g in hello.node.gpus if _GPU_UUID.fullmatch(g.uuid)},
+        size=Amount(hello.node.cpu_millis, hello.node.memory_bytes, len(hello.node.gpus)),
         attestation_key=found.attestation_key,
+        attestation_not_after=found.attestation_not_after,
     )
     return OpenedSession(session, hello.status, agent_store.spool_seq(conn, agent.id, hello.spool_id))
 
@@ -89,15 +101,33 @@ def close(conn: Connection, session: SessionState) -> None:
     agent_store.close_session(conn, session.agent.id, session.agent.session)
 
 
-def set_cordoned(session: SessionState, reason: str) -> None:
-    session.agent = replace(session.agent, cordoned=reason)
+def knows(session: SessionState, standing: agent_store.Standing) -> bool:
+    """Whether nothing was decided about the agent that its session does not know."""
+    agent = session.agent
+    return (agent.cordoned, agent.drain_time, agent.preempting) == (
+        standing.cordoned,
+        standing.drain_time,
+        standing.preempting,
+    )
+
+
+def take_standing(session: SessionState, standing: agent_store.Standing) -> None:
+    """Takes over what was decided about the agent."""
+    session.agent = replace(
+        session.agent,
+        cordoned=standing.cordoned,
+        drain_time=standing.drain_time,
+        preempting=standing.preempting,
+    )
     session.unschedulable = agents.unschedulable(session.agent)
 
 
-def take_status(session: SessionState, status: pb.Status, wall: datetime) -> None:
+def take_status(batch: Batch, session: SessionState, status: pb.Status, wall: datetime) -> None:
     """Takes over what the agent says of itself."""
     skew = agents.clock_skew(_client_time(status), wall)
-    session.agent = replace(session.agent, draining=status.draining, clock_skew_seconds=skew)
+    before = session.agent
+    session.agent = replace(before, draining=status.draining, clock_skew_seconds=skew)
+    _note_clock(batch.conn, before, session.agent)
     session.unschedulable = agents.unschedulable(session.agent)
     session.listed = {h.attempt for h in status.held}
     session.released = {}
@@ -112,7 +142,12 @@ def take_status(session: SessionState, status: pb.Status, wall: datetime) -> Non
         attempts=status.room.attempts,
         cpu_millis=status.room.cpu_millis,
         memory_bytes=status.room.memory_bytes,
-        gpus=tuple(Gpu(u, session.gpu_models.get(u, "")) for u in status.room.gpu_uuids),
+        # Only what it announced when it came: the room may leave devices out, and adds none.
+        gpus=tuple(
+            Gpu(uuid, session.gpu_models[uuid])
+            for uuid in dict.fromkeys(status.room.gpu_uuids)
+            if uuid in session.gpu_models
+        ),
     )
 
 
@@ -177,6 +212,13 @@ def reconcile(batch: Batch, spoke: list[tuple[SessionState, pb.Status, bool]], h
     emit_facts(batch.conn, loaded.values())
 
 
-def _client_time(status: pb.Status) -> datetime | None:
+def _note_clock(conn: Connection, before: agents.Agent, after: agents.Agent) -> None:
+    """That a node's clock went too far off, or came back, belongs in the log: nothing else tells why it had no work."""
+    off = [abs(a.clock_skew_seconds) > agents.CLOCK_SKEW_LIMIT_SECONDS for a in (before, after)]
+    if off[0] != off[1]:
+        kind = "orchestrator.agent.clock-skewed" if off[1] else "orchestrator.agent.clock-restored"
+        emit_agent(conn, kind, after.id, {"offsetSeconds": str(round(after.clock_skew_seconds))}, SERVICE)
 
+
+def _client_time(status: pb.Status) -> datetime | None:
     return status.client_time.ToDatetime(UTC) if status.HasField("client_time") else None

@@ -1,14 +1,17 @@
-"""Which ready step goes to which agent. Pure: needs and rooms in, pairs out."""
+"""What a ready step asks of a node, what a node has, and what stands between them. Plain data, no state."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from animus_kit.documents.action import is_model
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a ready step asks of a node."""
+    """What a ready step asks of a node. `selector`: labels that the node must carry, each "key=value"."""
 
     step_uid: int
     project: str
@@ -19,6 +22,15 @@ class Need:
     gpu_model: str = ""
     platform: str = ""
     capabilities: frozenset[str] = frozenset()
+    selector: frozenset[str] = frozenset()
+
+    @property
+    def demand(self) -> tuple[object, ...]:
+        """Equal for steps that ask for the same: what does not fit one of them does not fit the others."""
+        return (
+            self.pool, self.project, self.cpu_millis, self.memory_bytes, self.gpus, self.gpu_model, self.platform,
+            self.capabilities, self.selector,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +41,11 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What an agent can take now. `projects` empty: every project.
+    """What an agent can take now. `projects` empty: every project. `labels`: each "key=value". `accelerated`: the node
+    has GPUs, free or not.
 
-    `pool` and `projects` are the server's; the rest is the node's claim, which narrows placement and never widens it.
+    `pool`, `projects` and `labels` are the server's; the rest is the node's claim, which narrows placement and never
+    widens it.
     """
 
     agent: str
@@ -43,6 +57,8 @@ class Room:
     projects: frozenset[str] = frozenset()
     platform: str = ""
     capabilities: frozenset[str] = frozenset()
+    labels: frozenset[str] = frozenset()
+    accelerated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,68 +68,72 @@ class Placement:
     gpu_uuids: tuple[str, ...] = ()
 
 
-def obstacle(need: Need, room: Room) -> str:
-    """Why the step cannot go there; empty when it can."""
+class Obstacle(NamedTuple):
+    """Why a step cannot go to a node. `reason` is stable."""
+
+    reason: str
+    message: str
+
+
+def obstacle(need: Need, room: Room) -> Obstacle | None:
+    """Why the step cannot go there; None when it can. What no waiting cures comes first."""
+    return never(need, room) or not_now(need, room)
+
+
+def never(need: Need, room: Room) -> Obstacle | None:
+    """What keeps the step out of the node however empty it is, but for its size."""
     if need.pool != room.pool:
-        return f"it belongs to pool {room.pool}"
+        return Obstacle("POOL", f"it belongs to pool {room.pool}")
     if room.projects and need.project not in room.projects:
-        return "it does not serve the project"
+        return Obstacle("PROJECT", "it does not serve the project")
+    if missing := need.selector - room.labels:
+        return Obstacle("LABELS", f"its join token gave it no label {', '.join(sorted(missing))}")
     if need.platform and room.platform and need.platform != room.platform:
-        return f"its platform is {room.platform}, the image's is {need.platform}"
-    missing = need.capabilities - room.capabilities
-    if missing:
-        return f"it lacks {', '.join(sorted(missing))}"
-    if room.attempts < 1:
-        return "it takes no more attempts"
+        return Obstacle("PLATFORM", f"its platform is {room.platform}, the image's is {need.platform}")
+    if missing := need.capabilities - room.capabilities:
+        return Obstacle("CAPABILITY", f"it lacks {', '.join(sorted(missing))}")
+    return None
+
+
+def not_now(need: Need, room: Room) -> Obstacle | None:
+    """What of the room is too small. Of a whole node: too small for ever."""
     if need.cpu_millis > room.cpu_millis:
-        return f"it has {room.cpu_millis} thousandths of a core free, {need.cpu_millis} are asked for"
+        return Obstacle("CPU", f"it has {room.cpu_millis} thousandths of a core, {need.cpu_millis} are asked for")
     if need.memory_bytes > room.memory_bytes:
-        return f"it has {room.memory_bytes} bytes of memory free, {need.memory_bytes} are asked for"
-    if need.gpus > len(_matching(need, room)):
-        return f"it has too few free GPUs{f' of model {need.gpu_model}' if need.gpu_model else ''}"
-    return ""
+        return Obstacle("MEMORY", f"it has {room.memory_bytes} bytes of memory, {need.memory_bytes} are asked for")
+    if need.gpus > len(matching(need, room)):
+        return Obstacle("GPU", f"it has too few GPUs{f' of model {need.gpu_model}' if need.gpu_model else ''}")
+    if room.attempts < 1:
+        return Obstacle("ATTEMPTS", "it takes no more attempts")
+    return None
 
 
-def _matching(need: Need, room: Room) -> list[Gpu]:
-    return [g for g in room.gpus if not need.gpu_model or g.model == need.gpu_model]
+def matching(need: Need, room: Room) -> Sequence[Gpu]:
+    """The GPUs of the room that the step may have."""
+    return [g for g in room.gpus if is_model(need.gpu_model, g.model)] if need.gpu_model else room.gpus
 
 
 def take(need: Need, room: Room) -> tuple[Room, tuple[str, ...]]:
     """The room that is left, and the GPUs given."""
-    given = tuple(g.uuid for g in _matching(need, room)[: need.gpus])
+    given = tuple(g.uuid for g in matching(need, room)[: need.gpus])
     left = replace(
         room,
         attempts=room.attempts - 1,
         cpu_millis=room.cpu_millis - need.cpu_millis,
         memory_bytes=room.memory_bytes - need.memory_bytes,
-        gpus=tuple(g for g in room.gpus if g.uuid not in given),
+        gpus=tuple(g for g in room.gpus if g.uuid not in given) if given else room.gpus,
     )
     return left, given
 
 
-def place(needs: Sequence[Need], rooms: Iterable[Room]) -> list[Placement]:
-    """Gives each need, in order, to the agent with the most free cpu that can take it.
+def best(need: Need, rooms: Iterable[Room]) -> Room | None:
+    """The room with the most free cpu that can take the step. One that wants no GPU goes to a node with GPUs only if no
+    other can take it.
 
-    Spreading keeps the largest contiguous room free for what comes next only by chance; it is chosen because it gives
-    each step the quietest node. Steps that fit nowhere are left out and stay ready.
+    Each step gets the quietest node. `rooms.Rooms` finds as good a one without looking at all of them, and a test holds
+    it against this.
     """
-    free = {r.agent: r for r in rooms}
-    placed: list[Placement] = []
-    for need in needs:
-        best: Room | None = None
-        for room in free.values():
-            if obstacle(need, room):
-                continue
-            if best is None or (room.cpu_millis, room.agent) > (best.cpu_millis, best.agent):
-                best = room
-        if best is None:
-            continue
-        left, given = take(need, best)
-        placed.append(Placement(need.step_uid, best.agent, given))
-        if left.attempts > 0:
-            free[best.agent] = left
-        else:
-            del free[best.agent]
-        if not free:
-            break
-    return placed
+    found = [room for room in rooms if obstacle(need, room) is None]
+    if not need.gpus and any(not room.accelerated for room in found):
+        found = [room for room in found if not room.accelerated]
+    return max(found, key=lambda room: room.cpu_millis, default=None)

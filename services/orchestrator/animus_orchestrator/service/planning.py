@@ -207,10 +207,10 @@ def placements(project: str, plan: Plan, rooms: Sequence[Room]) -> list[Placemen
             room["platform"], frozenset(room["capabilities"]),
         )  # fmt: skip
         obstacles = {one.agent: obstacle(need, one) for one in rooms}
-        eligible = sum(not why for why in obstacles.values())
+        eligible = sum(why is None for why in obstacles.values())
         message = ""
         if not eligible:
-            reasons = sorted({f"{agent}: {why}" for agent, why in obstacles.items()})
+            reasons = sorted({f"{agent}: {why.message}" for agent, why in obstacles.items() if why})
             message = "; ".join(reasons)[:1024] or "no agent of this project is online"
         found.append(Placement(eligible, message))
     return found

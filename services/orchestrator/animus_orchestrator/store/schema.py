@@ -82,6 +82,50 @@ policy_snapshots = sa.Table(
     sa.Column("document", Bytes, nullable=False),
 )
 
+pools = sa.Table(
+    "pools",
+    metadata,
+    sa.Column("id", Text, primary_key=True),
+    _text("description"),
+    # That may use it; empty means every project.
+    sa.Column("projects", Texts, nullable=False, server_default="{}"),
+    _bool("paused"),
+    _text("creator"),
+    sa.Column("create_time", Time, nullable=False),
+    sa.Column("update_time", Time, nullable=False),
+    sa.Column("revision", BigInt, nullable=False, server_default="1"),
+    sa.Index("pools_by_time", "create_time", "id"),
+)
+
+quotas = sa.Table(
+    "quotas",
+    metadata,
+    sa.Column("project", Text, primary_key=True),
+    # NULL is no limit.
+    sa.Column("cpu_millis", BigInt),
+    sa.Column("memory_bytes", BigInt),
+    sa.Column("gpus", BigInt),
+    sa.Column("active_runs", BigInt),
+    sa.Column("stored_bytes", BigInt),
+    sa.Column("weight", Int, nullable=False, server_default="1"),
+    sa.Column("update_time", Time, nullable=False),
+    sa.Column("revision", BigInt, nullable=False, server_default="1"),
+)
+
+# What leases took and gave back: a project uses the sum of its rows. Rows rather than a counter, so that nobody waits for
+# another's transaction; the reaper folds them together.
+usage_changes = sa.Table(
+    "usage_changes",
+    metadata,
+    sa.Column("uid", BigInt, sa.Identity(), primary_key=True),
+    sa.Column("project", Text, nullable=False),
+    sa.Column("cpu_millis", BigInt, nullable=False),
+    sa.Column("memory_bytes", BigInt, nullable=False),
+    sa.Column("gpus", BigInt, nullable=False),
+    sa.Column("attempts", BigInt, nullable=False),
+    sa.Index("usage_by_project", "project"),
+)
+
 runs = sa.Table(
     "runs",
     metadata,
@@ -100,6 +144,11 @@ runs = sa.Table(
     _text("decision_digest"),
     sa.Column("labels", pg.JSONB, nullable=False, server_default="{}"),
     _text("experiment"),
+    sa.Column("pool", Text, nullable=False, server_default="default"),
+    sa.Column("node_labels", pg.JSONB, nullable=False, server_default="{}"),
+    sa.Column("priority", Int, nullable=False, server_default="0"),
+    # False while it waits for room under its project's limit of active runs.
+    sa.Column("admitted", Bool, nullable=False, server_default=sa.true()),
     _text("creator"),
     sa.Column("create_time", Time, nullable=False),
     sa.Column("start_time", Time),
@@ -110,6 +159,19 @@ runs = sa.Table(
     sa.Index("runs_by_time", "project", "create_time", "id"),
     sa.Index("runs_by_pipeline", "project", "pipeline", "create_time", "id"),
     sa.Index("runs_by_labels", "labels", postgresql_using="gin"),
+    sa.Index(
+        "runs_active",
+        "project",
+        postgresql_where=sa.text("admitted AND state NOT IN ('SUCCEEDED', 'FAILED', 'CANCELED')"),
+    ),
+    sa.Index(
+        "runs_waiting",
+        "project",
+        sa.text("priority DESC"),
+        "create_time",
+        "uid",
+        postgresql_where=sa.text("NOT admitted AND state = 'QUEUED'"),
+    ),
 )
 
 steps = sa.Table(
@@ -135,7 +197,11 @@ steps = sa.Table(
     # What the queue needs to know, out of the plan. `project` stands here so that a lease reads one table.
     sa.Column("project", Text, nullable=False),
     sa.Column("pool", Text, nullable=False, server_default="default"),
+    # Labels that an agent must carry, each "key=value".
+    sa.Column("selector", Texts, nullable=False, server_default="{}"),
     sa.Column("priority", Int, nullable=False, server_default="0"),
+    # Its run's.
+    sa.Column("admitted", Bool, nullable=False, server_default=sa.true()),
     _int("cpu_millis"),
     _int("memory_bytes"),
     sa.Column("gpus", Int, nullable=False, server_default="0"),
@@ -155,7 +221,16 @@ steps = sa.Table(
     sa.Column("end_time", Time),
     sa.Column("revision", BigInt, nullable=False, server_default="1"),
     sa.UniqueConstraint("run_uid", "name"),
-    sa.Index("steps_ready", sa.text("priority DESC"), "ready_time", "uid", postgresql_where=sa.text("state = 'READY'")),
+    # A queue for each pool and project.
+    sa.Index(
+        "steps_ready",
+        "pool",
+        "project",
+        sa.text("priority DESC"),
+        "ready_time",
+        "uid",
+        postgresql_where=sa.text("state = 'READY' AND admitted"),
+    ),
     sa.Index("steps_retrying", "not_before", postgresql_where=sa.text("state = 'RETRYING'")),
 )
 
@@ -200,11 +275,15 @@ attempts = sa.Table(
     sa.Column("lease_time", Time, nullable=False),
     sa.Column("start_time", Time),
     sa.Column("end_time", Time),
+    # What a node was ever given, for who has to judge it afterwards.
+    sa.Index("attempts_by_agent", "agent", "lease_time", "step_uid", "number"),
     sa.Index(
         "attempts_live",
         "lease_until",
         postgresql_where=sa.text("state IN ('LEASED', 'PREPARING', 'RUNNING', 'FINISHING', 'CANCELING')"),
     ),
+    # Whose GPUs are not given again before its lease has run out.
+    sa.Index("attempts_lost", "agent", "lease_until", postgresql_where=sa.text("state = 'LOST'")),
     sa.Index(
         "attempts_held",
         "agent",
@@ -242,9 +321,17 @@ agents = sa.Table(
     sa.Column("pool", Text, nullable=False),
     sa.Column("projects", Texts, nullable=False, server_default="{}"),
     sa.Column("labels", pg.JSONB, nullable=False, server_default="{}"),
+    # What people decided, and the server on its own: `revision` counts its changes. `draining` is the node's own wish.
     _text("cordoned"),
-    _bool("draining"),
+    _text("state_message"),
+    sa.Column("drain_time", Time),
+    sa.Column("drain_until", Time),
+    sa.Column("drained_time", Time),
+    _bool("preempting"),
     _bool("revoked"),
+    sa.Column("revoke_time", Time),
+    sa.Column("revision", BigInt, nullable=False, server_default="1"),
+    _bool("draining"),
     _int("session"),
     _bool("session_open"),
     _text("instance_id"),
@@ -269,6 +356,21 @@ agents = sa.Table(
     sa.Index("agents_by_time", "enroll_time", "id"),
 )
 
+# The newest lines of agents' own logs. A bounded number of each agent is kept.
+agent_logs = sa.Table(
+    "agent_logs",
+    metadata,
+    sa.Column("agent", Text, primary_key=True),
+    sa.Column("index", BigInt, sa.Identity(), primary_key=True),
+    sa.Column("receive_time", Time, nullable=False),
+    sa.Column("client_time", Time),
+    sa.Column("level", Int, nullable=False),
+    _text("logger"),
+    _text("message"),
+    _text("fields"),
+    _int("dropped_before"),
+)
+
 agent_spools = sa.Table(
     "agent_spools",
     metadata,
@@ -287,12 +389,15 @@ join_tokens = sa.Table(
     sa.Column("projects", Texts, nullable=False, server_default="{}"),
     sa.Column("labels", pg.JSONB, nullable=False, server_default="{}"),
     _text("creator"),
+    _bool("replace_identity"),
     sa.Column("create_time", Time, nullable=False),
     sa.Column("expire_time", Time, nullable=False),
+    sa.Column("revoke_time", Time),
     # Digest of both public keys of the agent that used it, and what it was answered.
     sa.Column("used_by", Text),
     sa.Column("used_time", Time),
     sa.Column("response", Bytes),
+    sa.Index("join_tokens_by_time", "create_time", "id"),
 )
 
 dispatch_alive = sa.Table(
