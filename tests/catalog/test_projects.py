@@ -9,7 +9,7 @@ import uuid
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from animus.catalog.v1 import dataset_pb2
+from animus.catalog.v1 import artifact_pb2, code_pb2, dataset_pb2, model_pb2
 from animus.catalog.v1 import project_pb2 as pb
 from animus.type.v1.list_order_pb2 import ListOrder
 from tests.catalog.world import Refusal, refused
@@ -163,3 +163,15 @@ def test_a_denial_is_an_event(world):
     kind, payload = world.events(foreign)[-1]
     assert kind == "catalog.access.denied"
     assert payload["permission"] == "catalog.projects.get"
+
+
+def test_a_list_in_a_project_that_does_not_exist_is_not_empty(world):
+    empty, absent = world.project, "projects/none"
+    for listing, request in (
+        (world.datasets("root").ListDatasets, dataset_pb2.ListDatasetsRequest),
+        (world.code("root").ListCodeSnapshots, code_pb2.ListCodeSnapshotsRequest),
+        (world.artifacts("root").ListArtifacts, artifact_pb2.ListArtifactsRequest),
+        (world.models("root").ListModels, model_pb2.ListModelsRequest),
+    ):
+        assert not listing(request(parent=empty)).next_page_token
+        assert refused(listing, request(parent=absent)).reason == "PROJECT_NOT_FOUND"

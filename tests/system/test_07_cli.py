@@ -114,6 +114,7 @@ def test_a_bad_document_is_told_with_line_and_column(animus: Any, tmp_path: Path
     assert status == 1 and "broken.yaml:2:" in told
     status, _, errors = animus("pipeline", "apply", path)
     assert status == 1 and json.loads(errors.splitlines()[-1])["error"]["violations"]
+    assert "broken" not in {p["name"].rpartition("/")[2] for p in ok(animus("pipeline", "list"))["pipelines"]}
 
 
 def test_a_run_its_artifact_and_its_model(animus: Any, run: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,21 +28,21 @@ def apply(
 ) -> None:
     """Store a document as the next version. The same document again answers the version it already is."""
     from animus.orchestrator.v1 import pipeline_pb2
-    from animus_client.errors import AlreadyExists
+    from animus_client.errors import AlreadyExists, NotFound
 
-    parent, id, document = full(project), pipeline or file.stem, file.read_bytes()
+    parent, id = full(project), pipeline or file.stem
+    version = pipeline_pb2.CreatePipelineVersionRequest(
+        parent=f"{parent}/pipelines/{id}", document=file.read_bytes(), media_type=_media_type(file)
+    )
     with client(as_) as it:
         try:
-            request = pipeline_pb2.CreatePipelineRequest(parent=parent, pipeline_id=id)
-            it.call(it.pipelines_api.CreatePipeline, request)
-        except AlreadyExists:
-            pass
-        found = it.call(
-            it.pipelines_api.CreatePipelineVersion,
-            pipeline_pb2.CreatePipelineVersionRequest(
-                parent=f"{parent}/pipelines/{id}", document=document, media_type=_media_type(file)
-            ),
-        )
+            found = it.call(it.pipelines_api.CreatePipelineVersion, version)
+        except NotFound:
+            # Only now, since a document that is refused shall leave no empty pipeline.
+            with contextlib.suppress(AlreadyExists):
+                request = pipeline_pb2.CreatePipelineRequest(parent=parent, pipeline_id=id)
+                it.call(it.pipelines_api.CreatePipeline, request)
+            found = it.call(it.pipelines_api.CreatePipelineVersion, version)
     answer(found, lambda: show.pairs([("version", found.name), ("digest", found.pipeline_digest)]))
 
 

@@ -11,7 +11,7 @@ from animus.catalog.v1 import artifact_pb2_grpc
 from animus_catalog.domain.artifacts import Artifact
 from animus_catalog.service.convert import ARTIFACT, PROJECT, ids, manifest_entry, metrics, timestamp
 from animus_catalog.store import artifacts as store
-from animus_catalog.store import containers
+from animus_catalog.store import containers, projects
 from animus_kit.db.engine import transaction
 
 
@@ -27,6 +27,8 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
         (project,) = ids(PROJECT, request.parent)
         with transaction(self._engine) as conn:
             found, token = store.page(conn, project, request)
+            if not found:
+                projects.get(conn, project)  # nothing in it, and no such project, are two answers
         return pb.ListArtifactsResponse(artifacts=map(_answer, found), next_page_token=token)
 
     def ListArtifactEntries(

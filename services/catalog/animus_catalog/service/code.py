@@ -43,6 +43,8 @@ class CodeService(code_pb2_grpc.CodeServiceServicer):
         (project,) = ids(PROJECT, request.parent)
         with transaction(self._engine) as conn:
             found, token = store.page(conn, project, request)
+            if not found:
+                projects.get(conn, project)  # nothing in it, and no such project, are two answers
         return pb.ListCodeSnapshotsResponse(code_snapshots=map(_answer, found), next_page_token=token)
 
     def CreateCodeSnapshot(self, request: pb.CreateCodeSnapshotRequest, context: Any) -> pb.CodeSnapshot:

@@ -37,6 +37,8 @@ class Entries:
         (project,) = ids("projects/{project}", request.parent)
         with transaction(self._engine) as conn:
             found, token = store.page(conn, self._noun, project, request)
+            if not found:
+                projects.get(conn, project)  # nothing in it, and no such project, are two answers
         return [self._answer(entry) for entry in found], token
 
     def create(self, request: Any, id: str, resource: Any) -> Any:
