@@ -78,13 +78,36 @@ def test_cancel_and_stale(control: ControlPlane, start: Callable[..., AgentProce
     assert stale.results == []
 
 
-def test_an_agent_that_cannot_renew_fences_itself(control: ControlPlane, start: Callable[..., AgentProcess]) -> None:
+@requires_runc
+def test_an_agent_that_cannot_renew_fences_itself_and_goes_on_when_it_can(
+    control: ControlPlane, start: Callable[..., AgentProcess]
+) -> None:
     control.lease = 3.0
-    agent = start()
+    agent = start("runc")
+    script = (
+        "echo begin; i=0; while [ ! -e /tmp/x ]; do i=$((i+1)); echo $i; sleep 0.05; [ $i = 100 ] && : > /tmp/x; done"
+    )
+    known = control.assign(control.world.order("/bin/sh", "-c", script))
+    until(lambda: b"begin" in known.text, "running", show=lambda: agent.log)
+    control.silent = True
+    until(lambda: "the container stands still" in agent.log, "the fence", show=lambda: agent.log)
+    control.silent = False
+    # A new process, since this control plane forgot what it swallowed while it was silent.
+    agent.kill()
+    agent.start()
+    until(lambda: known.results, "the report", show=lambda: agent.log)
+    assert "the container goes on" in agent.log
+    assert known.results[0].state == State.STATE_SUCCEEDED, known.results
+    assert known.text.split() == [b"begin", *(str(i).encode() for i in range(1, 101))]
+
+
+def test_what_stands_still_too_long_is_given_up(control: ControlPlane, start: Callable[..., AgentProcess]) -> None:
+    control.lease = 3.0
+    agent = start(ANIMUS_AGENT_FENCED_LIMIT="1s")
     known = control.assign(control.world.order("fake", "seconds=60"))
     until(lambda: State.STATE_RUNNING in known.states, "running", show=lambda: agent.log)
     control.silent = True
-    until(lambda: "the attempt is fenced" in agent.log, "the fence", show=lambda: agent.log)
+    until(lambda: "attempt ended" in agent.log, "the end", show=lambda: agent.log)
     # A new process, since this control plane forgot what it swallowed while it was silent.
     control.silent = False
     agent.kill()

@@ -12,6 +12,7 @@ from animus_agent.sandbox.driver import TERMINAL, Driver, Handle, Limits, Mount,
 from animus_agent.sandbox.fake import FakeDriver
 from animus_agent.testing import MemoryBlobs, busybox_layer, put_image
 from animus_kit.testing.fixtures import requires_runc
+from tests.agent.control import until
 
 PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
     # name: (shell for runc, arguments for fake)
@@ -19,7 +20,13 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "say": ("echo hello; echo oops >&2", ("out=hello", "err=oops")),
     "long": ("sleep 30", ("seconds=30",)),
     "short": ("sleep 0.2", ("seconds=0.2",)),
-    "stubborn": ("trap '' TERM; sleep 30", ("seconds=30", "ignore-term")),
+    "stubborn": (
+        "trap 'echo no' TERM; echo ready; while true; do sleep 0.05; done",
+        ("seconds=30", "ignore-term", "out=ready"),
+    ),
+    "deaf": ("trap '' TERM; echo ready; sleep 30", ("seconds=30", "ignore-term", "out=ready")),
+    "polite": ("trap 'exit 0' TERM; echo ready; while true; do sleep 0.05; done", ("seconds=30", "out=ready")),
+    "bomb": ("echo ready; while true; do sleep 30 & done", ("seconds=30", "out=ready")),
     "oom": ("x=a; while true; do x=$x$x; done", ("oom",)),
     "write": ("echo -n text > /animus/file", ("write=/animus/file:text",)),
     "absent": ("", ("not-runnable",)),
@@ -62,6 +69,11 @@ class Bench:
 def bench(request: pytest.FixtureRequest, node_dir: Path) -> Bench:
     if request.param == "fake":
         return Bench(node_dir, FakeDriver(), FakeDriver, node_dir)
+    return request.getfixturevalue("runc_bench")
+
+
+@pytest.fixture
+def runc_bench(request: pytest.FixtureRequest, node_dir: Path) -> Bench:
     from animus_agent.images.cache import ImageCache
     from animus_agent.sandbox.runc import RuncDriver
 
@@ -116,14 +128,69 @@ def test_waiting_ends_with_the_container(bench: Bench) -> None:
     bench.driver.destroy(handle)
 
 
+def ready(bench: Bench, program: str) -> Handle:
+    """Started, and past its first lines."""
+    handle = bench.started(program)
+    log = bench.driver.log_path(handle)
+    until(lambda: log.exists() and b"ready" in log.read_bytes(), "the container's first line")
+    return handle
+
+
 def test_kill_ends_what_ignores_term(bench: Bench) -> None:
-    handle = bench.started("stubborn")
-    bench.driver.signal(handle, 15)
+    handle = ready(bench, "stubborn")
+    assert bench.driver.terminate(handle)
     assert bench.driver.status(handle, 0.3) is Phase.RUNNING
-    bench.driver.signal(handle, 9)
-    assert end(bench, handle) is Phase.EXITED
+    assert bench.driver.end(handle, 10.0)
+    assert bench.driver.status(handle) is Phase.EXITED
     assert bench.driver.collect(handle).exit_code == 137
-    bench.driver.signal(handle, 9)
+    assert bench.driver.end(handle)
+    bench.driver.destroy(handle)
+
+
+def test_term_is_for_who_listens(bench: Bench) -> None:
+    handle = ready(bench, "polite")
+    assert bench.driver.terminate(handle)
+    assert end(bench, handle) is Phase.EXITED
+    bench.driver.destroy(handle)
+
+
+@requires_runc
+def test_where_nobody_listens_there_is_nobody_to_wait_for(runc_bench: Bench) -> None:
+    handle = ready(runc_bench, "deaf")
+    assert not runc_bench.driver.terminate(handle)
+    assert runc_bench.driver.status(handle) is Phase.RUNNING
+    runc_bench.driver.destroy(handle)
+
+
+def test_a_bomb_ends_at_once_however_little_cpu_it_has(bench: Bench) -> None:
+    spec = bench.spec("bomb")
+    spec = dataclasses.replace(spec, limits=dataclasses.replace(spec.limits, cpu_millis=100, pids=512))
+    handle = bench.driver.prepare(spec)
+    bench.driver.start(handle)
+    log = bench.driver.log_path(handle)
+    until(lambda: log.exists() and b"ready" in log.read_bytes(), "the container's first line")
+    assert bench.driver.end(handle, 10.0)
+    assert bench.driver.status(handle) is Phase.EXITED
+    bench.driver.destroy(handle)
+    assert handle.id not in bench.driver.ids()
+
+
+def test_what_is_paused_stands_still_until_it_may_go_on(bench: Bench) -> None:
+    handle = bench.started("short")
+    assert bench.driver.pause(handle, True)
+    assert bench.driver.paused(handle) and bench.again().paused(handle)
+    assert bench.driver.status(handle, 0.5) is Phase.RUNNING
+    assert bench.driver.pause(handle, False) and not bench.driver.paused(handle)
+    assert end(bench, handle) is Phase.EXITED
+    assert bench.driver.collect(handle).exit_code == 0
+    bench.driver.destroy(handle)
+
+
+def test_what_is_paused_can_be_killed(bench: Bench) -> None:
+    handle = bench.started("long")
+    assert bench.driver.pause(handle, True)
+    assert bench.driver.end(handle, 10.0)
+    assert bench.driver.status(handle) is Phase.EXITED
     bench.driver.destroy(handle)
 
 

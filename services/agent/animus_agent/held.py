@@ -111,7 +111,9 @@ class Holdings:
     def _disk_is_full(self) -> bool:
         """Room for what the attempts that are here have to tell, rather than for more of them."""
         state = os.statvfs(self._parts.attempts_dir)
-        full = state.f_bavail * state.f_frsize < MIN_FREE_BYTES or (state.f_files > 0 and state.f_favail < MIN_FREE_FILES)
+        full = state.f_bavail * state.f_frsize < MIN_FREE_BYTES or (
+            state.f_files > 0 and state.f_favail < MIN_FREE_FILES
+        )
         if full and not self._told_full:
             log.error("the disk of the state folder is full; no work is taken", folder=str(self._parts.attempts_dir))
         self._told_full = full

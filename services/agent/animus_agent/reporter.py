@@ -40,19 +40,11 @@ class SpoolReporter:
         self._changed(number)
 
     def log(self, chunks: list[Chunk]) -> None:
-        bodies = []
-        for chunk in chunks:
-            if not chunk.data:
-                continue
-            both = [
-                self._event(
-                    log_chunk=pb.LogChunk(
-                        offset_bytes=chunk.offset, data=chunk.data, stderr=chunk.stderr, truncated=truncated
-                    )
-                )
-                for truncated in (False, True)
-            ]
-            bodies.append((both[0], both[1]))
+        bodies = [
+            self._event(log_chunk=pb.LogChunk(offset_bytes=chunk.offset, data=chunk.data, stderr=chunk.stderr))
+            for chunk in chunks
+            if chunk.data
+        ]
         after = chunks[-1].after
         self._spool.log(self._attempt, bodies, after.raw, after.text)
 

@@ -17,7 +17,8 @@ from typing import Any
 from animus.agent.v1 import dispatch_pb2 as pb
 from animus.agent.v1 import dispatch_pb2_grpc
 from animus.orchestrator.v1 import node_pb2
-from animus_agent.errors import IdentityError
+from animus_agent.diagnostics import Diagnostics
+from animus_agent.errors import IdentityError, SpoolUnavailable
 from animus_agent.held import Holdings
 from animus_agent.identity import Identity
 from animus_agent.reporter import to_event
@@ -31,6 +32,8 @@ log = get_logger(__name__)
 FIRST_INTERVAL = 5.0
 # How long news other than a result may wait. A step shorter than this is told in one message.
 GATHER_SECONDS = 0.1
+# At most so often the agent's own log lines are sent.
+LOGS_SECONDS = 2.0
 # Statuses whose answer may still come.
 REMEMBERED_STATUSES = 64
 
@@ -55,8 +58,18 @@ class Ended:
 class Session:
     """Made anew for each connection. `poke` may be called from any thread."""
 
-    def __init__(self, opening: Opening, holdings: Holdings, spool: Spool, identity: Identity, clock: Clock) -> None:
+    def __init__(
+        self,
+        opening: Opening,
+        holdings: Holdings,
+        spool: Spool,
+        identity: Identity,
+        clock: Clock,
+        diagnostics: Diagnostics | None = None,
+    ) -> None:
         self._opening = opening
+        self._diagnostics = diagnostics
+        self._logs_at = 0.0
         self._holdings = holdings
         self._spool = spool
         self._identity = identity
@@ -136,6 +149,8 @@ class Session:
                 yield pb.AgentMessage(events=events)
             if self._clock.monotonic() >= self._status_at:
                 yield pb.AgentMessage(status=self._status())
+            if (lines := self._log_lines()) is not None:
+                yield pb.AgentMessage(diagnostics=lines)
 
     def _status(self) -> pb.Status:
         self._status_at = self._clock.monotonic() + self._interval
@@ -152,6 +167,14 @@ class Session:
         status.client_time.FromDatetime(self._clock.now())
         return status
 
+    def _log_lines(self) -> pb.Diagnostics | None:
+        """Now and then, beside what is sent anyway: nobody waits for them."""
+        now = self._clock.monotonic()
+        if self._diagnostics is None or not self.welcomed or now < self._logs_at:
+            return None
+        self._logs_at = now + LOGS_SECONDS
+        return self._diagnostics.take()
+
     def _events(self) -> pb.Events | None:
         """The next rows that this session has not sent; None before dispatch has said where it stands."""
         if self._sent_seq is None:
@@ -164,16 +187,23 @@ class Session:
 
     async def _read(self, call: Any) -> None:
         async for message in call:
-            kind = message.WhichOneof("message")
-            if kind == "welcome":
-                self._welcome(message.welcome)
-            elif kind == "directive":
-                self._directive(message.directive)
-            elif kind == "events_ack":
-                self._acknowledged(message.events_ack)
-            elif kind == "reconnect":
-                after = message.reconnect.after.ToTimedelta().total_seconds()
-                self.end(message.reconnect.reason or "RECONNECT", after)
+            try:
+                self._take(message)
+            except SpoolUnavailable as error:
+                # Not done; the next message asks for it again.
+                log.error("the spool is unavailable", error_text=str(error))
+
+    def _take(self, message: pb.ControlMessage) -> None:
+        kind = message.WhichOneof("message")
+        if kind == "welcome":
+            self._welcome(message.welcome)
+        elif kind == "directive":
+            self._directive(message.directive)
+        elif kind == "events_ack":
+            self._acknowledged(message.events_ack)
+        elif kind == "reconnect":
+            after = message.reconnect.after.ToTimedelta().total_seconds()
+            self.end(message.reconnect.reason or "RECONNECT", after)
 
     def _welcome(self, welcome: pb.Welcome) -> None:
         interval = welcome.status_interval.ToTimedelta().total_seconds()
@@ -186,6 +216,13 @@ class Session:
             except IdentityError as error:
                 # Ours stays in force: a lower sequence or a bad signature is an attack or a mistake, never news.
                 log.error("trust bundle refused", reason=error.reason, message_text=str(error))
+        if not self._spool.issued(welcome.acknowledged_seq):
+            # Dispatch has more of this spool than it ever gave out: it was put back from a copy, and its numbers would
+            # be taken for repetitions. Under another name everything left is told anew.
+            log.error("the spool is older than what dispatch has of it", acknowledged_seq=welcome.acknowledged_seq)
+            self._spool.rename()
+            self.end("SPOOL_RENAMED")
+            return
         self._spool.acknowledge(welcome.acknowledged_seq)
         self._sent_seq = welcome.acknowledged_seq
         self._rows_at = self._clock.monotonic()

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from animus_agent.errors import SpoolUnavailable
 from animus_agent.files import boot_id
 from animus_kit.ids import Ids
 
@@ -60,13 +61,15 @@ class Cursors:
 class Spool:
     """Safe for many threads. `on_row` is called after each commit that added rows, with whether one of them is a result.
 
-    `max_log_bytes` bounds what undelivered log may take; beyond it chunks are dropped and the next one kept says so.
+    `max_log_bytes` bounds what undelivered log may take. Beyond it, and where the disk is full, SpoolUnavailable is
+    raised and nothing is lost: log and points wait in the attempt's folder, from where they came.
     """
 
     def __init__(
         self, path: Path, ids: Ids, *, max_log_bytes: int = 1 << 30, boot: Callable[[], str] = boot_id
     ) -> None:
         self._lock = threading.Lock()
+        self._ids = ids
         self._boot = boot()
         self._max_log_bytes = max_log_bytes
         self.on_row: Callable[[bool], None] = lambda is_result: None
@@ -77,18 +80,30 @@ class Spool:
         self._db.executescript(_SCHEMA)
         self.spool_id = self._identify(ids)
         self._log_bytes = self._one("select coalesce(sum(length(body)), 0) from events where kind = ?", LOG)
-        self._cut: set[str] = set()
 
     def _identify(self, ids: Ids) -> str:
         known = dict(self._db.execute("select key, value from meta"))
         if known.get("boot_id") == self._boot:
             return known["spool_id"]
+        return self._renamed(ids)
+
+    def _renamed(self, ids: Ids) -> str:
         fresh = ids.uuid()
         with self._write(durable=True):
             self._db.executemany(
                 "insert or replace into meta values (?, ?)", [("boot_id", self._boot), ("spool_id", fresh)]
             )
         return fresh
+
+    def rename(self) -> None:
+        """Takes a new spool id, under which everything that is left is told anew."""
+        self.spool_id = self._renamed(self._ids)
+
+    def issued(self, seq: int) -> bool:
+        """Whether numbers up to this one were given out by this spool."""
+        with self._lock:
+            row = self._db.execute("select seq from sqlite_sequence where name = 'events'").fetchone()
+        return seq <= (row[0] if row else 0)
 
     def accept(self, attempt: str, event: bytes) -> bool:
         """Remembers an attempt, durably, with its first event; False when this node has had it before."""
@@ -111,17 +126,17 @@ class Spool:
             self._insert(attempt, "state", event)
         self.on_row(False)
 
-    def log(self, attempt: str, bodies: list[tuple[bytes, bytes]], raw: int, text: int) -> None:
-        """Chunks and how far the log was read. Each body comes twice: as it is, and marked as following a gap."""
+    def log(self, attempt: str, bodies: list[bytes], raw: int, text: int) -> None:
+        """Chunks, all or none, and how far the log was read."""
+        size = sum(map(len, bodies))
         with self._write(durable=False):
-            for body, after_gap in bodies:
-                if self._log_bytes + len(body) > self._max_log_bytes:
-                    self._cut.add(attempt)
-                    continue
-                self._insert(attempt, LOG, after_gap if attempt in self._cut else body)
-                self._cut.discard(attempt)
-                self._log_bytes += len(body)
+            if self._log_bytes and self._log_bytes + size > self._max_log_bytes:
+                raise SpoolUnavailable(f"{self._log_bytes} bytes of log are not yet delivered", "SPOOL_FULL")
+            for body in bodies:
+                self._insert(attempt, LOG, body)
             self._db.execute("update attempts set log_raw = ?, log_text = ? where name = ?", (raw, text, attempt))
+        with self._lock:
+            self._log_bytes += size
         self.on_row(False)
 
     def points(self, attempt: str, body: bytes, count: int, offset: int) -> None:
@@ -213,12 +228,21 @@ class Spool:
 
     @contextmanager
     def _write(self, *, durable: bool) -> Iterator[None]:
+        """One transaction. Raises SpoolUnavailable when the disk did not take it; nothing of it is kept then."""
         with self._lock:
-            self._db.execute(f"pragma synchronous={'full' if durable else 'normal'}")
-            self._db.execute("begin immediate")
             try:
+                self._db.execute(f"pragma synchronous={'full' if durable else 'normal'}")
+                self._db.execute("begin immediate")
                 yield
+                self._db.execute("commit")
+            except sqlite3.OperationalError as error:
+                self._roll_back()
+                raise SpoolUnavailable(f"the spool cannot be written: {error}") from error
             except BaseException:
-                self._db.execute("rollback")
+                self._roll_back()
                 raise
-            self._db.execute("commit")
+
+    def _roll_back(self) -> None:
+        # A full disk has SQLite do it by itself.
+        if self._db.in_transaction:
+            self._db.execute("rollback")

@@ -39,7 +39,11 @@ class Attempt:
     ports: Ports
     held: ExitStack = field(default_factory=ExitStack)
     wake: threading.Event = field(default_factory=threading.Event)
+    # Its lease could not be renewed: see fence.py.
+    fenced: threading.Event = field(default_factory=threading.Event)
     abandoned: bool = False
+    rebooted: bool = False
+    """The machine was restarted since it was accepted."""
 
     # Filled by the steps, in their order.
     contract: Contract | None = None
@@ -51,6 +55,8 @@ class Attempt:
     handle: Handle | None = None
     egress: Gateway | None = None
     collected: Collected | None = None
+    dead: bool = False
+    """No process of its container is left, and `collected` is final."""
     metrics: dict[str, float] = field(default_factory=dict)
     outputs: list[HashedOutput] = field(default_factory=list)
     sandbox_report: bytes = b""

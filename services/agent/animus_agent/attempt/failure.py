@@ -45,5 +45,6 @@ class Abandoned(Exception):
 
 CANCELED = Failure(FailureClass.CANCELED, "CANCELED", "canceled by request")
 PREEMPTED = Failure(FailureClass.PREEMPTED, "DRAIN_DEADLINE_PASSED", "the node is being emptied and its time is over")
+REBOOTED = Failure(FailureClass.LOST_CONTAINER, "NODE_REBOOTED", "the node was restarted during the attempt")
 LEASE_EXPIRED = Failure(FailureClass.LOST_NODE, "LEASE_EXPIRED", "the lease could not be renewed in time")
 STALE = Failure(FailureClass.LOST_NODE, "STALE_ATTEMPT", "the attempt is no longer current")

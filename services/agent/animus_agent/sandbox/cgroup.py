@@ -7,6 +7,7 @@ child was killed and the first process lived on).
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -20,6 +21,7 @@ from animus_agent.sandbox.driver import Usage
 CONTROLLERS_V1 = ("memory", "pids", "cpu", "devices")
 CONTROLLERS_V2 = ("memory", "pids", "cpu")
 FREEZE_SECONDS = 2.0
+KILL_FREEZE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Cgroups:
             found += [int(pid) for pid in _text(Path(folder, "cgroup.procs")).split()]
         return found
 
-    def freeze(self, container: str, frozen: bool = True) -> bool:
+    def freeze(self, container: str, frozen: bool = True, wait_seconds: float = FREEZE_SECONDS) -> bool:
         """Stops every process of a container where it is, or lets them go on; whether the kernel did it."""
         relative = self.path(container).lstrip("/")
         if self.version == 2:
@@ -70,10 +72,14 @@ class Cgroups:
         else:
             switch = state = self.root / "freezer" / relative / "freezer.state"
             value = reached = "FROZEN" if frozen else "THAWED"
-        deadline = time.monotonic() + FREEZE_SECONDS
-        while True:
+        deadline = time.monotonic() + wait_seconds
+        for turn in itertools.count(1):
             try:
-                # Again each time: on v1 a process that forks meanwhile can leave the group half frozen.
+                if self.version == 1 and frozen and turn % 10 == 0:
+                    # v1 gets stuck half-way on a process in the middle of a fork or an exec: let it finish that
+                    # (runc does the same, libcontainer/cgroups/fs/freezer.go).
+                    switch.write_text("THAWED")
+                    time.sleep(0.005)
                 switch.write_text(value)
             except OSError:
                 return False
@@ -81,7 +87,8 @@ class Cgroups:
                 return True
             if time.monotonic() > deadline:
                 return False
-            time.sleep(0.002)
+            time.sleep(0.001)
+        return False
 
     def frozen(self, container: str) -> bool:
         relative = self.path(container).lstrip("/")
@@ -104,13 +111,14 @@ class Cgroups:
         else:
             with suppress(OSError):
                 (self.root / "cpu" / relative / "cpu.cfs_quota_us").write_text("-1")
-            self.freeze(container)
+            # A process that is already dying cannot be frozen; nobody needs to wait for it.
+            self.freeze(container, wait_seconds=KILL_FREEZE_SECONDS)
         # Kernels before 5.14 have no cgroup.kill; where it worked nothing is left to signal.
         for pid in self.processes(container):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         # Killed while frozen they die only once they may go on; they run none of their own code first.
-        self.freeze(container, False)
+        self.freeze(container, False, KILL_FREEZE_SECONDS)
         return not self.processes(container)
 
     def _of_processes(self, container: str) -> Path:

@@ -107,6 +107,10 @@ class FakeDriver:
             state.ended, state.code, state.paused = self._monotonic(), 128 + signal, None
             self._save(handle, state)
 
+    def terminate(self, handle: Handle) -> bool:
+        self.signal(handle, 15)
+        return True
+
     def end(self, handle: Handle, wait_seconds: float = 0.0) -> bool:
         self.signal(handle, 9)
         return True

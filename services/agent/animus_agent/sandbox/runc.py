@@ -205,14 +205,21 @@ class RuncDriver:
 
     def signal(self, handle: Handle, signal: int) -> None:
         if signal == signals.SIGKILL:
-            # All of them; any other is for the first process to pass on as it likes.
             self._cgroups.kill(handle.id)
             return
-        pid = self._pid(handle)
-        # A number that was given to somebody else meanwhile is in another group.
-        if pid in self._cgroups.processes(handle.id):
+        for pid in self._cgroups.processes(handle.id):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal)
+
+    def terminate(self, handle: Handle) -> bool:
+        # The kernel drops a signal to the first process of a pid namespace unless that has a handler for it, and a
+        # shell in its place passes none on: then those below that listen are told themselves.
+        listening = [pid for pid in self._cgroups.processes(handle.id) if _catches(pid, signals.SIGTERM)]
+        first = self._pid(handle)
+        for pid in [first] if first in listening else listening:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signals.SIGTERM)
+        return bool(listening)
 
     def end(self, handle: Handle, wait_seconds: float = 0.0) -> bool:
         deadline = time.monotonic() + wait_seconds
@@ -374,6 +381,15 @@ def _program(name: str) -> str:
     if not found:
         raise SandboxUnavailable(f"{name} is not installed", f"{name.upper()}_MISSING")
     return found
+
+
+def _catches(pid: int, signal: int) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (signal - 1) & 1)
+    return False
 
 
 def _poll(pidfd: int, seconds: float) -> bool:

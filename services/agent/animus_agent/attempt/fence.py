@@ -1,0 +1,62 @@
+"""A fenced attempt stands still: nothing of it runs while its lease cannot be renewed, and nothing of it is lost.
+
+Frozen by the kernel it does nothing that another node's attempt could meet. With the next renewal it goes on where it
+stood; an attempt that was given to somebody else meanwhile is told STALE and killed without having run again. The
+time it stood still does not count against its timeout.
+"""
+
+from __future__ import annotations
+
+from animus_agent.attempt.attempt import Attempt
+from animus_agent.attempt.failure import LEASE_EXPIRED
+from animus_kit.log import get_logger
+
+log = get_logger(__name__)
+
+MARK = "paused"
+
+
+class Standstill:
+    """Follows `attempt.fenced` for a container that runs; `total` and `since` outlive the process in a mark."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        mark = attempt.directory.read(MARK)
+        self._total: float = mark.get("total", 0.0)
+        self._since: float | None = mark.get("since")
+        if self._since is not None and attempt.fenced.is_set():
+            # The process before us may have died between the mark and the deed.
+            self._pause(True)
+
+    def follow(self, now: float) -> None:
+        fenced = self._attempt.fenced.is_set()
+        if fenced and self._since is None:
+            self._since = now
+            self._keep()
+            if self._pause(True):
+                log.warning("the container stands still", attempt=self._attempt.name)
+            else:
+                # Where it cannot be stopped it has to end.
+                self._attempt.kill(LEASE_EXPIRED)
+        elif not fenced and self._since is not None:
+            self._pause(False)
+            self._total, self._since = self._total + now - self._since, None
+            self._keep()
+            log.info("the container goes on", attempt=self._attempt.name, stood_seconds=round(self._total, 3))
+
+    def seconds(self, now: float) -> float:
+        """How long it has stood still in all."""
+        return self._total + (now - self._since if self._since is not None else 0.0)
+
+    def _pause(self, paused: bool) -> bool:
+        assert self._attempt.handle is not None
+        return self._attempt.ports.driver.pause(self._attempt.handle, paused)
+
+    def _keep(self) -> None:
+        since = {} if self._since is None else {"since": self._since}
+        self._attempt.directory.mark(MARK, total=self._total, **since)
+
+
+def stood_still(attempt: Attempt) -> bool:
+    """Whether it ever did."""
+    return bool(attempt.directory.read(MARK))
