@@ -4,49 +4,14 @@ import pytest
 
 from animus.audit.v1 import ingest_pb2, ingest_pb2_grpc
 from animus.lineage.v1 import graph_pb2_grpc
-from animus.policy.v1 import role_binding_pb2, role_binding_pb2_grpc
-from animus_audit.__main__ import build as build_audit
-from animus_audit.settings import Settings as AuditSettings
 from animus_kit.documents.event import build_payload
 from animus_lineage.__main__ import build as build_lineage
 from animus_lineage.settings import Settings as LineageSettings
-from animus_policy.__main__ import build as build_policy
-from animus_policy.settings import Settings as PolicySettings
 from tests.audit.events import Source
-from tests.services import ADMINS, People, common
+from tests.running import audit, bind, people, policy
+from tests.services import common
 
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory) -> People:
-    return People(tmp_path_factory.mktemp("people"))
-
-
-@pytest.fixture(scope="module")
-def policy(database, pki, people):
-    settings = PolicySettings(
-        **common("policy", database, pki, people),
-        audit_target="127.0.0.1:1",
-        policy_platform_admins=(f"group:{ADMINS}",),
-    )
-    process = build_policy(settings)
-    process.grace = 0.5
-    process.start()
-    yield process
-    process.stop()
-
-
-@pytest.fixture(scope="module")
-def audit(database, pki, people, policy):
-    settings = AuditSettings(
-        **common("audit", database, pki, people),
-        stream_listen="127.0.0.1:0",
-        policy_target=f"127.0.0.1:{policy.port('sync')}",
-    )
-    process = build_audit(settings)
-    process.grace = 0.5
-    process.start()
-    yield process
-    process.stop()
+__all__ = ["audit", "bind", "people", "policy"]
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +37,6 @@ def lineage(settings):
 def graph(lineage, pki):
     with pki.dial(lineage, "sync", "gateway") as channel:
         yield graph_pb2_grpc.GraphServiceStub(channel)
-
-
-@pytest.fixture(scope="module")
-def bind(policy, pki, people):
-    with pki.dial(policy, "sync", "gateway") as channel:
-        stub = role_binding_pb2_grpc.RoleBindingServiceStub(channel)
-
-        def give(project: str, member: str, role: int) -> None:
-            binding = role_binding_pb2.RoleBinding(member=member, role=role)
-            request = role_binding_pb2.CreateRoleBindingRequest(parent=project, role_binding=binding)
-            stub.CreateRoleBinding(request, metadata=people.root)
-
-        yield give
 
 
 @pytest.fixture(scope="module")
