@@ -34,6 +34,7 @@ from animus_kit.documents.contract import Contract, Grant, open_grant
 
 DOMAIN = "animus.local"
 Intent = pb.AttemptDirective.Intent
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -70,6 +71,7 @@ class ControlPlane(
         self.seqs: dict[str, int] = {}
         self.instances: list[str] = []
         self.held: set[str] = set()
+        self.room = pb.Room()
         self.hellos: list[pb.Hello] = []
         self.used_by: bytes | None = None
         self.enroll_answer: enrollment_pb2.EnrollResponse | None = None
@@ -240,7 +242,7 @@ class ControlPlane(
         return pb.ControlMessage(welcome=welcome)
 
     def _status(self, status: pb.Status, answers: asyncio.Queue) -> int:
-        self.held = {one.attempt for one in status.held}
+        self.held, self.room = {one.attempt for one in status.held}, status.room
         answers.put_nowait(self._directive(status.sequence))
         return status.sequence
 
@@ -328,10 +330,14 @@ class Blobs(agent_blob_pb2_grpc.AgentBlobServiceServicer):
 
 
 class AgentProcess:
-    """`python -m animus_agent run` on a node folder, with what it takes to kill and restart it."""
+    """`python -m animus_agent run` on a node folder, with what it takes to kill and restart it. `module`: another program
+    that is an agent."""
 
-    def __init__(self, control: ControlPlane, node: Path, driver: str, **more: str) -> None:
+    def __init__(
+        self, control: ControlPlane, node: Path, driver: str, module: str = "animus_agent", **more: str
+    ) -> None:
         self._log = node / "agent.log"
+        self._module = module
         self._environment = {
             "PATH": os.environ["PATH"],
             "ANIMUS_AGENT_STATE_DIR": str(node / "state"),
@@ -347,10 +353,10 @@ class AgentProcess:
         self._call("enroll", control.enrollment_endpoint, "--token-file", str(token))
         self.start()
 
-    def start(self) -> None:
+    def start(self, **more: str) -> None:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "animus_agent", "run"], env=self._environment, stderr=log
+                [sys.executable, "-m", self._module, "run"], env=self._environment | more, stderr=log, cwd=ROOT
             )
 
     def kill(self, number: int = signal.SIGKILL) -> None:
