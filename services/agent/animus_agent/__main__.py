@@ -1,4 +1,5 @@
-"""`animus-agent run | enroll | doctor | purge`. Exit status: 0 well, 1 refused or failed, 2 wrong use, 3 the machine cannot."""
+"""`animus-agent run | enroll | doctor | purge`. Exit status: 0 well, 1 refused or failed, 2 wrong use, 3 the machine
+cannot, 4 the node is revoked and need not be started again."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         return 3
     except AgentError as error:
         print(f"{error.reason}: {error}", file=sys.stderr)
-        return 1
+        return 4 if error.reason == "AGENT_REVOKED" else 1
 
 
 def run(chosen: Settings, _: argparse.Namespace) -> int:

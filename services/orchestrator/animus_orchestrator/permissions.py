@@ -28,10 +28,27 @@ API_ROWS = {
     _PREFIX + "RunService/GetAttempt": public("orchestrator.runs.get", in_project("name")),
     _PREFIX + "RunService/ListAttempts": public("orchestrator.runs.get", in_project("parent")),
     _PREFIX + "RunService/ListMetricPoints": public("orchestrator.runs.get", in_project("parent")),
+    _PREFIX + "QuotaService/GetQuota": public("orchestrator.quotas.get", in_project("name")),
+    _PREFIX + "QuotaService/UpdateQuota": public("orchestrator.quotas.update", in_project("quota.name")),
+    _PREFIX + "PoolService/GetPool": public("orchestrator.pools.get"),
+    _PREFIX + "PoolService/ListPools": public("orchestrator.pools.list"),
+    _PREFIX + "PoolService/CreatePool": public("orchestrator.pools.create"),
+    _PREFIX + "PoolService/UpdatePool": public("orchestrator.pools.update"),
     _PREFIX + "AgentService/GetAgent": public("orchestrator.agents.get"),
     _PREFIX + "AgentService/ListAgents": public("orchestrator.agents.list"),
+    _PREFIX + "AgentService/CordonAgent": public("orchestrator.agents.cordon"),
+    _PREFIX + "AgentService/UncordonAgent": public("orchestrator.agents.uncordon"),
+    _PREFIX + "AgentService/DrainAgent": public("orchestrator.agents.drain"),
+    _PREFIX + "AgentService/RevokeAgent": public("orchestrator.agents.revoke"),
+    _PREFIX + "AgentService/ListAgentAttempts": public("orchestrator.agents.get"),
+    _PREFIX + "AgentService/ListAgentLogs": public("orchestrator.agents.logs"),
     _PREFIX + "AgentService/CreateJoinToken": public("orchestrator.joinTokens.create"),
+    _PREFIX + "AgentService/ListJoinTokens": public("orchestrator.joinTokens.list"),
+    _PREFIX + "AgentService/RevokeJoinToken": public("orchestrator.joinTokens.revoke"),
 }
+
+PRIORITIZE = "orchestrator.runs.prioritize"
+"""Asked by CreateRun and PlanRun themselves: for a priority above normal."""
 
 STREAM_ROWS = {
     _PREFIX + "RunStreamService/WatchRun": public("orchestrator.runs.watch", in_project("name")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from animus_orchestrator.dispatch.writer import Batch, Limits
 
 _INTENT = pb.AttemptDirective.Intent
+_RENEWED = frozenset({_INTENT.INTENT_KEEP, _INTENT.INTENT_CANCEL, _INTENT.INTENT_PREEMPT})
 _OWN_ENDS = frozenset(s.value for s in RESULTS)
 
 
@@ -22,7 +24,11 @@ def make(batch: Batch, sessions: list[SessionState], limits: Limits) -> dict[str
     if not sessions:
         return {}
     names = {n for s in sessions for n in s.listed} | {n for s in sessions for n in s.given}
-    rows = queue.attempts_by_name(batch.conn, names, documents={n for s in sessions for n in s.given})
+    given = {n for s in sessions for n in s.given}
+    rows = queue.attempts_by_name(batch.conn, names, documents=given - batch.leased.keys())
+    for name, lease in batch.leased.items():
+        if name in rows:  # its documents were signed just now
+            rows[name] = replace(rows[name], contract=lease.contract, grant=lease.grant)
     # What is left, not what a lease begins with: a push renews nothing, and an assignment that is sent again is older.
     leases = {name: max(row.lease_until - batch.now - limits.lease_margin, timedelta(0)) for name, row in rows.items()}
     return {s.agent.id: _directive(batch.touch(s), rows, leases) for s in sessions}
@@ -34,7 +40,7 @@ def _directive(session: SessionState, rows: dict[str, queue.AttemptRow], leases:
         row = rows.get(name)
         intent = _intent(session, row)
         item = out.attempts.add(attempt=name, intent=intent)
-        if intent in (_INTENT.INTENT_KEEP, _INTENT.INTENT_CANCEL):
+        if intent in _RENEWED:
             item.lease_duration.FromTimedelta(leases[name])
     for name in sorted(session.given):
         row = rows.get(name)
@@ -52,6 +58,8 @@ def _intent(session: SessionState, row: queue.AttemptRow | None) -> int:
     if row is None or row.agent != session.agent.id:
         return _INTENT.INTENT_STALE
     if row.live:
-        return _INTENT.INTENT_CANCEL if row.state == AttemptState.CANCELING.value else _INTENT.INTENT_KEEP
+        if row.state == AttemptState.CANCELING.value:
+            return _INTENT.INTENT_CANCEL
+        return _INTENT.INTENT_PREEMPT if session.agent.preempting else _INTENT.INTENT_KEEP
     # Ended by its own report: durable. Ended by us (LOST): whatever it still does is stale.
     return _INTENT.INTENT_FORGET if row.state in _OWN_ENDS else _INTENT.INTENT_STALE

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from sqlalchemy import Connection, Engine
@@ -19,9 +21,21 @@ from animus_kit.documents.bundle import AttestationCertificate, encode_key
 from animus_kit.log import get_logger
 from animus_orchestrator.dispatch import sessions
 from animus_orchestrator.dispatch.authority import AgentAuthority, check_possession, key_digest, parse_token
-from animus_orchestrator.domain.errors import AgentExists, TokenExpired, TokenInvalid, TokenUsed
+from animus_orchestrator.domain import agent as agents
+from animus_orchestrator.domain.errors import (
+    AgentExists,
+    AgentRevoked,
+    AgentUnknown,
+    TokenExpired,
+    TokenInvalid,
+    TokenRevoked,
+    TokenUsed,
+)
 from animus_orchestrator.store import agents as store
+from animus_orchestrator.store import join_tokens
 from animus_orchestrator.store.facts import SERVICE, agent_actor, emit_agent
+from animus_orchestrator.store.graph import notify
+from animus_orchestrator.store.listen import SESSION
 
 log = get_logger(__name__)
 ATTESTATION_LIFETIME = timedelta(days=90)
@@ -61,18 +75,24 @@ class Enrolment:
     def enroll(self, request: enrollment_pb2.EnrollRequest) -> enrollment_pb2.EnrollResponse:
         """Trades a token for certificates. The same keys get the same answer again: the first may have been lost.
 
-        Raises: TokenInvalid, TokenExpired, TokenUsed, CsrInvalid, ProofInvalid, AgentExists.
+        Raises: TokenInvalid, TokenExpired, TokenRevoked, TokenUsed, CsrInvalid, ProofInvalid, AgentExists, AgentUnknown,
+        AgentRevoked.
         """
         text = parse_token(request.token)
         check_possession(request.attestation_public_key, request.attestation_proof, request.tls_csr)
         asking = hashlib.sha256(key_digest(request.tls_csr).encode() + request.attestation_public_key).hexdigest()
         with transaction(self._engine) as conn:
-            token = store.lock_token(conn, text.id)
+            token = join_tokens.lock(conn, text.id)
             if token is None or not text.matches(token.secret_hash):
                 raise TokenInvalid("no such join token")
             if token.used_by == asking and token.response:
+                found = store.get(conn, token.agent)
+                if found is not None and found.agent.revoked:
+                    raise AgentRevoked(f"agents/{token.agent} is revoked")
                 return enrollment_pb2.EnrollResponse.FromString(token.response)
             if token.used_by is None:
+                if token.revoke_time is not None:
+                    raise TokenRevoked("the join token was revoked")
                 if self._clock.now() >= token.expire_time:
                     raise TokenExpired("the join token has expired")
                 return self._let_in(conn, token, asking, request)
@@ -83,28 +103,26 @@ class Enrolment:
         raise TokenUsed("the join token was used with another key")
 
     def _let_in(
-        self, conn: Connection, token: store.JoinToken, asking: str, request: enrollment_pb2.EnrollRequest
+        self, conn: Connection, token: join_tokens.JoinToken, asking: str, request: enrollment_pb2.EnrollRequest
     ) -> enrollment_pb2.EnrollResponse:
         now = self._clock.now()
         certificate = self._authority.sign(request.tls_csr, token.agent, now)
         attested, envelope = self._attest(token.agent, request.attestation_public_key, 1, now)
-        made = store.insert(
-            conn,
-            {
-                "id": token.agent,
-                "pool": token.pool,
-                "projects": list(token.projects),
-                "labels": token.labels,
-                "attestation_key": request.attestation_public_key,
-                "attestation_certificate": envelope,
-                "attestation_not_after": attested.not_after,
-                "serial": certificate.serial,
-                "certificate": certificate.pem,
-                "certificate_expire_time": certificate.not_after,
-                "enroll_time": now,
-            },
-        )
-        if not made:
+        values = {
+            "pool": token.pool,
+            "projects": list(token.projects),
+            "labels": token.labels,
+            "attestation_key": request.attestation_public_key,
+            "attestation_certificate": envelope,
+            "attestation_not_after": attested.not_after,
+            "serial": certificate.serial,
+            "certificate": certificate.pem,
+            "certificate_expire_time": certificate.not_after,
+        }
+        ended: list[str] = []
+        if token.replace_identity:
+            ended = self._replace(conn, token.agent, values)
+        elif not store.insert(conn, {"id": token.agent, "enroll_time": now, **values}):
             raise AgentExists(f"agents/{token.agent} has enrolled already")
         response = enrollment_pb2.EnrollResponse(
             agent=f"agents/{token.agent}",
@@ -116,10 +134,10 @@ class Enrolment:
             blob_endpoint=self._endpoints.blobs,
             trust_domain=self._endpoints.trust_domain,
         )
-        store.use_token(conn, token.id, used_by=asking, response=response.SerializeToString(), now=now)
+        join_tokens.use(conn, token.id, used_by=asking, response=response.SerializeToString(), now=now)
         emit_agent(
             conn,
-            "orchestrator.agent.enrolled",
+            "orchestrator.agent.reenrolled" if token.replace_identity else "orchestrator.agent.enrolled",
             token.agent,
             {
                 "pool": token.pool,
@@ -130,11 +148,25 @@ class Enrolment:
                 "attestationKeyId": attested.key_id,
                 # What proves, by its place in the log, since when this key speaks for the agent.
                 "attestationCertificate": base64.b64encode(envelope).decode(),
+                # Certificates that were good before, and are not any more: the catalog refuses them too.
+                **({"endedSerials": ended} if token.replace_identity else {}),
             },
             agent_actor(token.agent),
         )
-        log.info("agent enrolled", agent=token.agent, pool=token.pool)
+        log.info("agent enrolled", agent=token.agent, pool=token.pool, again=token.replace_identity)
         return response
+
+    def _replace(self, conn: Connection, agent_id: str, values: Mapping[str, Any]) -> list[str]:
+        """Gives an agent new keys; answers the serials that end. Raises: AgentUnknown, AgentRevoked."""
+        found = store.lock_out(conn, agent_id)
+        if found is None:
+            raise AgentUnknown(f"agents/{agent_id} does not exist")
+        renewed = agents.renew_identity(found.agent)
+        store.save_decision(conn, renewed)
+        store.replace_identity(conn, agent_id, values)
+        # Whoever is connected with the old keys is superseded, whichever dispatch process it is on.
+        notify(conn, SESSION, [f"{agent_id}/{renewed.session}"])
+        return [serial for serial in (found.serial, found.next_serial) if serial]
 
     def _attest(
         self, agent_id: str, public_key: bytes, serial: int, now: datetime

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 
 from google.protobuf.duration_pb2 import Duration
 
 from animus.agent.v1 import dispatch_pb2 as pb
 from animus_kit.log import get_logger
 from animus_orchestrator.dispatch.batcher import Batcher
+from animus_orchestrator.dispatch.idle import Idle
 from animus_orchestrator.dispatch.work import Look, SessionState
 from animus_orchestrator.domain.errors import SessionSuperseded
 from animus_orchestrator.store.listen import AGENT, READY, SESSION, Hub
@@ -19,28 +21,53 @@ log = get_logger(__name__)
 MAX_UNANSWERED = 64
 """Messages of one agent that wait for the database; beyond that its stream is not read."""
 
+MAX_PUSHED = 64
+"""Messages that were pushed and not yet taken by the agent's side of the stream. Each tells the whole again, so that
+whoever is this far behind loses nothing by a new session."""
+
+STUCK_SECONDS = 30.0
+"""An agent that takes nothing for so long is cut off: its stream would hold memory and tell it nothing."""
+
 BURST_SECONDS = 0.02
 
 
 class Link:
-    """One agent's stream: answers in the order of the questions, and pushes in between."""
+    """One agent's stream: answers in the order of the questions, and pushes in between. Bounded on both sides: what is
+    asked waits for room, and who does not take what is pushed is cut off with `cut`."""
 
-    def __init__(self, session: SessionState):
+    def __init__(self, session: SessionState, cut: Callable[[], object] = lambda: None):
         self.session = session
+        self._cut = cut
         self._out: asyncio.Queue[object] = asyncio.Queue()
         self._room = asyncio.Semaphore(MAX_UNANSWERED)
+        self._pushed = 0
+        self._sending_since: float | None = None
+        self.idle = Idle()
 
-    async def answer_with(self, answer: asyncio.Future) -> None:
-        """Sends what the future will hold, when its turn comes."""
+    async def answer_with(self, answer: asyncio.Future | pb.Directive) -> None:
+        """Sends it, or what the future will hold, when its turn comes."""
         await self._room.acquire()
         self._out.put_nowait(answer)
 
     def push(self, message: pb.ControlMessage) -> None:
-        self._out.put_nowait(message)
+        self._pushed += 1
+        if self._pushed > MAX_PUSHED:
+            self.cut("too many messages wait for it")
+        else:
+            self._out.put_nowait(message)
 
     def end(self, error: Exception | None = None) -> None:
         """Ends the stream after what is queued: well, or with an error."""
         self._out.put_nowait(error)
+
+    def cut(self, why: str) -> None:
+        """Ends the stream at once, in the middle of a message if need be."""
+        log.warning("an agent does not take its messages", agent=self.session.agent.id, why=why)
+        self._cut()
+
+    def stuck(self, now: float) -> bool:
+        """Whether one message has waited for too long for the agent to take it. `now` as of time.monotonic()."""
+        return self._sending_since is not None and now - self._sending_since > STUCK_SECONDS
 
     async def messages(self) -> AsyncIterator[pb.ControlMessage]:
         """Raises: the error that the stream ends with."""
@@ -50,13 +77,19 @@ class Link:
                 return
             if isinstance(item, Exception):
                 raise item
-            if isinstance(item, asyncio.Future):
-                self._room.release()
-                answer = await item
-                for message in answer if isinstance(answer, list) else [pb.ControlMessage(directive=answer)]:
-                    yield message
+            pushed = isinstance(item, pb.ControlMessage)
+            answer = await item if isinstance(item, asyncio.Future) else item
+            if isinstance(answer, pb.Directive):
+                answer = pb.ControlMessage(directive=answer)
+            # Whoever takes the next message has sent this one.
+            self._sending_since = time.monotonic()
+            for message in answer if isinstance(answer, list) else [answer]:
+                yield message
+            self._sending_since = None
+            if pushed:
+                self._pushed -= 1
             else:
-                yield item
+                self._room.release()
 
 
 class Links:
@@ -86,13 +119,17 @@ class Links:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def add(self, session: SessionState) -> Link:
-        """A newer session of the same agent ends the older one."""
-        link = Link(session)
+    def add(self, session: SessionState, cut: Callable[[], object] = lambda: None) -> Link:
+        """A newer session of the same agent ends the older one, in whichever order they come here."""
+        link = Link(session, cut)
         old = self._links.get(session.agent.id)
-        self._links[session.agent.id] = link
+        newer = link if old is None or old.session.agent.session < session.agent.session else old
+        self._links[session.agent.id] = newer
         if old is not None:
-            old.end(SessionSuperseded(f"session {session.agent.session} of {session.agent.name} has taken over"))
+            number = newer.session.agent.session
+            (old if newer is link else link).end(
+                SessionSuperseded(f"session {number} of {session.agent.name} has taken over")
+            )
         return link
 
     def remove(self, link: Link) -> None:
@@ -128,6 +165,10 @@ class Links:
             except TimeoutError:
                 pass
             self._wake.clear()
+            now = time.monotonic()
+            for link in [link for link in self._links.values() if link.stuck(now)]:
+                self.remove(link)
+                link.cut(f"none for {STUCK_SECONDS:.0f} s")
             dirty, self._dirty = self._dirty, set()
             changed = tuple(self._links[a].session for a in dirty if a in self._links)
             try:
@@ -143,8 +184,15 @@ class Links:
                 self._dirty |= dirty
                 await asyncio.sleep(self._poll)
 
-    def _send(self, directives: dict[str, pb.Directive]) -> None:
+    def _send(self, directives: dict[str, pb.Directive | Exception]) -> None:
         for agent, directive in directives.items():
             link = self._links.get(agent)
-            if link is not None:
+            if link is None:
+                continue
+            if isinstance(directive, Exception):
+                # Revoked, or superseded. What was refused may be an older session than the one that is open now.
+                if link.session.closed:
+                    self.remove(link)
+                    link.end(directive)
+            else:
                 link.push(pb.ControlMessage(directive=directive))

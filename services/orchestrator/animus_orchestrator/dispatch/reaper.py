@@ -12,11 +12,11 @@ from sqlalchemy.dialects import postgresql as pg
 from animus_kit.clock import Clock
 from animus_kit.db.engine import transaction
 from animus_kit.log import get_logger
-from animus_orchestrator.dispatch import ready
+from animus_orchestrator.dispatch import outage, ready
 from animus_orchestrator.domain.errors import StaleAttempt
 from animus_orchestrator.store import agents as agent_store
 from animus_orchestrator.store import graph as graph_store
-from animus_orchestrator.store import queue
+from animus_orchestrator.store import queue, quotas, usage
 from animus_orchestrator.store.facts import emit_facts
 from animus_orchestrator.store.schema import dispatch_alive
 
@@ -64,7 +64,14 @@ class Reaper:
             with transaction(self._engine) as conn:
                 lost = self._take_back(conn)
         with transaction(self._engine) as conn:
+            outage.take_back(conn)
+        with transaction(self._engine) as conn:
+            outage.settle(conn)
+        with transaction(self._engine) as conn:
             self._let_retry(conn)
+        with transaction(self._engine) as conn:
+            quotas.admit_all(conn)
+            usage.fold(conn)
         return lost
 
     def _note_alive(self, conn: Connection) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
 from animus.agent.v1 import dispatch_pb2 as pb
 from animus_orchestrator.domain.agent import Agent
+from animus_orchestrator.domain.quota import Amount
 from animus_orchestrator.domain.scheduler import Gpu, Room
 
 
@@ -20,9 +23,14 @@ class SessionState:
     agent: Agent
     spool_id: str
     attestation_key: bytes
+    attestation_not_after: datetime | None = None
     platform: str = ""
     capabilities: frozenset[str] = frozenset()
     gpu_models: dict[str, str] = field(default_factory=dict)
+    size: Amount = Amount()
+    """What the whole node has, as it said when it came."""
+    version: int = 0
+    """Counts its changes: what was computed from it holds as long as this does."""
     stated: Room | None = None
     listed: set[str] = field(default_factory=set)
     """Attempts of the last Status."""
@@ -50,11 +58,30 @@ class SessionState:
             + sum(s.memory_bytes for s in back)
             - sum(s.memory_bytes for s in out),
             gpus=tuple(Gpu(u, self.gpu_models.get(u, "")) for u in sorted(uuids - taken)),
-            projects=self.agent.projects,
-            platform=self.platform,
-            capabilities=self.capabilities,
+            **self._kind(),
         )
         return room if room.attempts > 0 else None
+
+    def whole(self) -> Room:
+        """What it could take if nothing ran there."""
+        return Room(
+            agent=self.agent.id,
+            pool=self.agent.pool,
+            attempts=1,
+            cpu_millis=self.size.cpu_millis,
+            memory_bytes=self.size.memory_bytes,
+            gpus=tuple(Gpu(u, model) for u, model in self.gpu_models.items()),
+            **self._kind(),
+        )
+
+    def _kind(self) -> dict[str, Any]:
+        return {
+            "projects": self.agent.projects,
+            "platform": self.platform,
+            "capabilities": self.capabilities,
+            "labels": frozenset(f"{key}={value}" for key, value in self.agent.labels.items()),
+            "accelerated": bool(self.gpu_models),
+        }
 
     def ended(self, name: str) -> None:
         """An attempt's end is durable: its room is free again."""
@@ -103,7 +130,7 @@ class EventsWork:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Something may have changed for these sessions. Answered with {agent id: Directive}."""
+    """Something may have changed for these sessions. Answered with {agent id: Directive}, or the error that ends it."""
 
     sessions: tuple[SessionState, ...]
     only_work: bool = False

@@ -2,12 +2,12 @@
 
 AppError (animus_kit.errors)
 ├─ NotFound             PIPELINE_NOT_FOUND PIPELINE_VERSION_NOT_FOUND RUN_NOT_FOUND STEP_NOT_FOUND
-│                       ATTEMPT_NOT_FOUND AGENT_NOT_FOUND
+│                       ATTEMPT_NOT_FOUND AGENT_NOT_FOUND JOIN_TOKEN_NOT_FOUND
 ├─ AlreadyExists        PIPELINE_EXISTS RUN_EXISTS AGENT_EXISTS TOKEN_USED
 ├─ InvalidArgument      PIPELINE_INVALID BINDINGS_INVALID CSR_INVALID PROOF_INVALID MASK_INVALID PROTOCOL_VIOLATION
-├─ FailedPrecondition   RUN_NOT_PLANNABLE STALE_ATTEMPT AGENT_REVOKED
+├─ FailedPrecondition   RUN_NOT_PLANNABLE STALE_ATTEMPT AGENT_REVOKED IDENTITY_CLONED
 ├─ Aborted              PLAN_CHANGED ETAG_MISMATCH SESSION_SUPERSEDED
-├─ Unauthenticated      TOKEN_INVALID TOKEN_EXPIRED CERTIFICATE_SUPERSEDED AGENT_UNKNOWN
+├─ Unauthenticated      TOKEN_INVALID TOKEN_EXPIRED TOKEN_REVOKED CERTIFICATE_SUPERSEDED AGENT_UNKNOWN
 ├─ PermissionDenied     RUN_DENIED
 ├─ ResourceExhausted    ENROLLMENT_RATE
 └─ Unavailable          SERVER_DRAINING
@@ -50,6 +50,18 @@ class AttemptNotFound(NotFound):
 
 class AgentNotFound(NotFound):
     reason = "AGENT_NOT_FOUND"
+
+
+class JoinTokenNotFound(NotFound):
+    reason = "JOIN_TOKEN_NOT_FOUND"
+
+
+class PoolNotFound(NotFound):
+    reason = "POOL_NOT_FOUND"
+
+
+class PoolExists(AlreadyExists):
+    reason = "POOL_EXISTS"
 
 
 class PipelineExists(AlreadyExists):
@@ -102,6 +114,12 @@ class RunNotPlannable(FailedPrecondition):
     reason = "RUN_NOT_PLANNABLE"
 
 
+class QuotaExceeded(FailedPrecondition):
+    """The project's quota could never allow it, however long it waited."""
+
+    reason = "QUOTA_EXCEEDED"
+
+
 class StaleAttempt(FailedPrecondition):
     """The attempt is no longer current: whatever it writes has no effect."""
 
@@ -110,6 +128,12 @@ class StaleAttempt(FailedPrecondition):
 
 class AgentRevoked(FailedPrecondition):
     reason = "AGENT_REVOKED"
+
+
+class IdentityCloned(FailedPrecondition):
+    """Two processes hold one agent's keys: it gets no work before it has new ones."""
+
+    reason = "IDENTITY_CLONED"
 
 
 class PlanChanged(Aborted):
@@ -132,6 +156,10 @@ class TokenInvalid(Unauthenticated):
 
 class TokenExpired(Unauthenticated):
     reason = "TOKEN_EXPIRED"
+
+
+class TokenRevoked(Unauthenticated):
+    reason = "TOKEN_REVOKED"
 
 
 class CertificateSuperseded(Unauthenticated):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from animus.orchestrator.v1 import agent_pb2, node_pb2, pipeline_pb2, run_pb2
 from animus.type.v1 import metric_pb2, value_pb2
+from animus_kit.documents import dsse
 from animus_kit.documents.bindings import Bindings, CodeBinding, DatasetBinding
 from animus_kit.documents.errors import DocumentError
 from animus_kit.documents.values import Parameter
@@ -18,8 +20,10 @@ from animus_kit.errors import FieldViolation
 from animus_kit.names import parse
 from animus_orchestrator.domain import agent as agents
 from animus_orchestrator.domain.errors import BindingsInvalid
+from animus_orchestrator.domain.waiting import Why
 from animus_orchestrator.store import pipelines
 from animus_orchestrator.store.agents import AgentRecord
+from animus_orchestrator.store.join_tokens import JoinToken
 
 
 def time(value: datetime | None) -> Timestamp | None:
@@ -144,15 +148,19 @@ def run(row: Any, *, plan: bytes = b"") -> run_pb2.Run:
         start_time=time(row.start_time),
         end_time=time(row.end_time),
         etag=str(row.revision),
+        scheduling=run_pb2.Scheduling(pool=row.pool, node_labels=dict(row.node_labels), priority=row.priority),
     )
 
 
-def step(run_name: str, row: Any, outputs: Sequence[Any], *, action: bytes = b"") -> run_pb2.Step:
+def step(
+    run_name: str, row: Any, outputs: Sequence[Any], *, action: bytes = b"", why: Why | None = None
+) -> run_pb2.Step:
+    """`why`: why it waits, of a READY step."""
     return run_pb2.Step(
         name=f"{run_name}/steps/{row.name}",
         state=f"STATE_{row.state}",
-        state_reason=row.reason,
-        state_message=row.message,
+        state_reason=why.reason if why else row.reason,
+        state_message=why.message if why else row.message,
         dependencies=row.dependencies,
         recipe_digest=row.recipe_digest,
         action_digest=row.action_digest,
@@ -172,7 +180,12 @@ def step(run_name: str, row: Any, outputs: Sequence[Any], *, action: bytes = b""
         ready_time=time(row.ready_time),
         start_time=time(row.start_time),
         end_time=time(row.end_time),
+        obstacles=obstacles(why) if why else (),
     )
+
+
+def obstacles(why: Why) -> list[run_pb2.WaitObstacle]:
+    return [run_pb2.WaitObstacle(reason=o.reason, agents=o.agents, message=o.example) for o in why.obstacles]
 
 
 def attempt(row: Any, *, full: bool = False) -> run_pb2.Attempt:
@@ -202,17 +215,84 @@ def attempt(row: Any, *, full: bool = False) -> run_pb2.Attempt:
 
 
 def agent(one: AgentRecord, attempts: Sequence[str]) -> agent_pb2.Agent:
-    state, reason = agents.state(one.agent)
+    it = one.agent
+    state, reason = agents.state(it)
+    key = Ed25519PublicKey.from_public_bytes(one.attestation_key)
     return agent_pb2.Agent(
-        name=one.agent.name,
+        name=it.name,
         state=f"STATE_{state}",
         state_reason=reason,
-        pool=one.agent.pool,
-        projects=sorted(f"projects/{p}" for p in one.agent.projects),
-        labels=one.agent.labels,
+        state_message=it.message,
+        pool=it.pool,
+        projects=sorted(f"projects/{p}" for p in it.projects),
+        labels=it.labels,
         claimed=node_pb2.NodeInfo.FromString(one.claimed) if one.claimed else None,
         attempts=attempts,
         enroll_time=time(one.enroll_time),
         last_seen_time=time(one.last_seen_time),
         certificate_expire_time=time(one.certificate_expire_time),
+        etag=str(it.revision),
+        drain_time=time(it.drain_time),
+        drain_deadline_time=time(it.drain_until),
+        drained_time=time(it.drained_time),
+        revoke_time=time(it.revoke_time),
+        clock_offset=timedelta(seconds=_bounded(it.clock_skew_seconds)) if one.last_seen_time else None,
+        attestation_key_id=dsse.key_id(key),
+        attestation_expire_time=time(one.attestation_not_after),
+    )
+
+
+def _bounded(seconds: float) -> float:
+    """A node may claim any time; a Duration holds ten thousand years."""
+    return max(-3e11, min(3e11, seconds))
+
+
+def agent_attempt(row: Any) -> agent_pb2.AgentAttempt:
+    ids = parse("projects/{project}/runs/{run}/steps/{step}/attempts/{attempt}", row.name)
+    project = f"projects/{ids['project']}"
+    return agent_pb2.AgentAttempt(
+        attempt=row.name,
+        project=project,
+        run=f"{project}/runs/{ids['run']}",
+        state=f"STATE_{row.state}",
+        state_reason=row.reason,
+        lease_time=time(row.lease_time),
+        end_time=time(row.end_time),
+        provenance_digest=f"sha256:{row.provenance_sha256}" if row.provenance_sha256 else "",
+        contract_digest=f"sha256:{row.contract_sha256}",
+    )
+
+
+def agent_log_line(row: Any) -> agent_pb2.AgentLogLine:
+    return agent_pb2.AgentLogLine(
+        index=row.index,
+        receive_time=time(row.receive_time),
+        client_time=time(row.client_time),
+        level=row.level,
+        logger=row.logger,
+        message=row.message,
+        fields=row.fields,
+        dropped_before=row.dropped_before,
+    )
+
+
+def join_token(one: JoinToken, now: datetime) -> agent_pb2.JoinToken:
+    if one.used_by is not None:
+        state = "USED"
+    elif one.revoke_time is not None:
+        state = "REVOKED"
+    else:
+        state = "EXPIRED" if now >= one.expire_time else "ACTIVE"
+    return agent_pb2.JoinToken(
+        name=f"joinTokens/{one.id}",
+        state=f"STATE_{state}",
+        agent=f"agents/{one.agent}",
+        pool=one.pool,
+        projects=[f"projects/{p}" for p in one.projects],
+        labels=one.labels,
+        replace_identity=one.replace_identity,
+        creator=one.creator,
+        create_time=time(one.create_time),
+        expire_time=time(one.expire_time),
+        use_time=time(one.used_time),
     )

@@ -17,6 +17,7 @@ from animus_kit.clock import Clock
 from animus_kit.names import ID_PATTERN
 from animus_kit.server import context
 from animus_orchestrator.dispatch.batcher import Batcher
+from animus_orchestrator.dispatch.diagnostics import Diagnostics
 from animus_orchestrator.dispatch.enrolment import Enrolment
 from animus_orchestrator.dispatch.links import Link, Links
 from animus_orchestrator.dispatch.work import Close, EventsWork, Open, Opened, StatusWork
@@ -29,8 +30,17 @@ _ATTEMPT = re.compile(
 
 
 class DispatchService(pb_grpc.DispatchServiceServicer):
-    def __init__(self, batcher: Batcher, links: Links, enrolment: Enrolment, clock: Clock, status_interval: timedelta):
+    def __init__(
+        self,
+        batcher: Batcher,
+        links: Links,
+        enrolment: Enrolment,
+        diagnostics: Diagnostics,
+        clock: Clock,
+        status_interval: timedelta,
+    ):
         self._batcher = batcher
+        self._diagnostics = diagnostics
         self._links = links
         self._enrolment = enrolment
         self._clock = clock
@@ -43,7 +53,8 @@ class DispatchService(pb_grpc.DispatchServiceServicer):
         peer = context.current().peer
         hello = await _hello(requests)
         opened: Opened = await self._batcher.submit(Open(peer.name, peer.serial, hello))
-        link = self._links.add(opened.session)
+        task = asyncio.current_task()
+        link = self._links.add(opened.session, task.cancel if task is not None else lambda: None)
         reader: asyncio.Task[None] | None = None
         try:
             yield pb.ControlMessage(welcome=self._welcome(opened))
@@ -75,12 +86,24 @@ class DispatchService(pb_grpc.DispatchServiceServicer):
         )
 
     async def _read(self, requests: AsyncIterator[pb.AgentMessage], link: Link) -> None:
+        lines = self._diagnostics.of(link.session.agent.id)
         try:
             async for message in requests:
                 match message.WhichOneof("message"):
+                    case "diagnostics":
+                        await lines.take(message.diagnostics)
+                        continue
                     case "status":
                         _check_names(held.attempt for held in message.status.held)
-                        work = StatusWork(link.session, message.status)
+                        now = self._clock.now()
+                        known = link.idle.answer(link.session, message.status, now, self._clock.monotonic())
+                        if known is not None:
+                            await link.answer_with(known)
+                            continue
+                        answer = await self._batcher.post(StatusWork(link.session, message.status))
+                        link.idle.follow(link.session, message.status, answer, self._clock.monotonic())
+                        await link.answer_with(answer)
+                        continue
                     case "events":
                         if message.events.spool_id != link.session.spool_id:
                             raise ProtocolViolation("events of another spool than hello announced")

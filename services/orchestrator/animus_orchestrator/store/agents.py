@@ -1,8 +1,8 @@
-"""Agents, their sessions, spools, certificates and join tokens."""
+"""Agents, their sessions, spools and certificates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,8 +11,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
 
+from animus.type.v1.list_order_pb2 import ListOrder
+from animus_kit.server.paging import Page
 from animus_orchestrator.domain.agent import CLOCK_SKEW_LIMIT_SECONDS, Agent
-from animus_orchestrator.store.schema import agent_spools, agents, among, join_tokens
+from animus_orchestrator.store.schema import agent_spools, agents, among, attempts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,15 @@ def record(row: Any) -> AgentRecord:
             projects=frozenset(row.projects),
             labels=dict(row.labels),
             cordoned=row.cordoned,
-            draining=row.draining,
+            message=row.state_message,
+            drain_time=row.drain_time,
+            drain_until=row.drain_until,
+            drained_time=row.drained_time,
+            preempting=row.preempting,
             revoked=row.revoked,
+            revoke_time=row.revoke_time,
+            revision=row.revision,
+            draining=row.draining,
             session=row.session,
             session_open=row.session_open,
             instance_id=row.instance_id,
@@ -69,6 +78,39 @@ def get(conn: Connection, agent_id: str, *, lock: bool = False) -> AgentRecord |
     return record(row) if row else None
 
 
+def lock_out(conn: Connection, agent_id: str) -> AgentRecord | None:
+    """Waits for every batch that is taking a result of this agent, and keeps others from beginning.
+
+    What is committed before is before whatever this transaction decides, and nothing comes after it unnoticed: see
+    `sessions`.
+    """
+    row = conn.execute(sa.select(agents).where(agents.c.id == agent_id).with_for_update()).first()
+    return record(row) if row else None
+
+
+def save_decision(conn: Connection, agent: Agent) -> None:
+    """What was decided about an agent, by people or by the server. The caller holds its row."""
+    conn.execute(
+        sa.update(agents)
+        .where(agents.c.id == agent.id)
+        .values(
+            cordoned=agent.cordoned,
+            state_message=agent.message,
+            drain_time=agent.drain_time,
+            drain_until=agent.drain_until,
+            drained_time=agent.drained_time,
+            preempting=agent.preempting,
+            revoked=agent.revoked,
+            revoke_time=agent.revoke_time,
+            revision=agent.revision,
+            session=agent.session,
+            session_open=agent.session_open,
+            instance_id=agent.instance_id,
+            past_instances=list(agent.past_instances),
+        )
+    )
+
+
 def get_many(conn: Connection, ids: Iterable[str]) -> dict[str, AgentRecord]:
     wanted = sa.literal(sorted(set(ids)), sa.ARRAY(sa.Text))
     return {row.id: record(row) for row in conn.execute(sa.select(agents).where(agents.c.id == sa.any_(wanted)))}
@@ -82,6 +124,7 @@ def online(conn: Connection, project: str) -> list[AgentRecord]:
         ~c.revoked,
         ~c.draining,
         c.cordoned == "",
+        c.drain_time.is_(None),
         sa.func.abs(c.clock_skew_seconds) <= CLOCK_SKEW_LIMIT_SECONDS,
         (sa.func.cardinality(c.projects) == 0) | (sa.literal(project) == sa.any_(c.projects)),
     )
@@ -104,6 +147,8 @@ def save_session(conn: Connection, agent: Agent, *, boot_id: str, claimed: bytes
             instance_id=agent.instance_id,
             past_instances=list(agent.past_instances),
             cordoned=agent.cordoned,
+            state_message=agent.message,
+            revision=agent.revision,
             draining=agent.draining,
             clock_skew_seconds=agent.clock_skew_seconds,
             boot_id=boot_id,
@@ -173,19 +218,31 @@ def save_seen(conn: Connection, seen: Iterable[Seen]) -> None:
     )
 
 
-_SESSIONS = sa.select(agents.c.id, agents.c.session, agents.c.revoked, agents.c.cordoned).where(
-    agents.c.id == among("ids", sa.Text)
-)
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What an open session must know of its agent: it may have been decided since."""
+
+    session: int
+    revoked: bool
+    cordoned: str
+    drain_time: datetime | None
+    preempting: bool
 
 
-def sessions(conn: Connection, ids: Iterable[str]) -> dict[str, tuple[int, bool, str]]:
-    """Agent → (current session, revoked, why cordoned)."""
+_SESSIONS = sa.select(
+    agents.c.id, agents.c.session, agents.c.revoked, agents.c.cordoned, agents.c.drain_time, agents.c.preempting
+).where(agents.c.id == among("ids", sa.Text))
+_SESSIONS_HELD = _SESSIONS.order_by(agents.c.id).with_for_update(read=True, key_share=True)
+
+
+def sessions(conn: Connection, ids: Iterable[str], *, hold: bool) -> dict[str, Standing]:
+    """By agent. `hold` keeps an agent from being revoked until this transaction ends: what it signed is committed before
+    that, or not at all."""
     wanted = sorted(set(ids))
-    return (
-        {row.id: (row.session, row.revoked, row.cordoned) for row in conn.execute(_SESSIONS, {"ids": wanted})}
-        if wanted
-        else {}
-    )
+    if not wanted:
+        return {}
+    rows = conn.execute(_SESSIONS_HELD if hold else _SESSIONS, {"ids": wanted})
+    return {row.id: Standing(row.session, row.revoked, row.cordoned, row.drain_time, row.preempting) for row in rows}
 
 
 def lock_spools(conn: Connection, spools: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
@@ -250,6 +307,12 @@ def set_attestation(conn: Connection, agent_id: str, certificate: bytes, not_aft
     )
 
 
+def replace_identity(conn: Connection, agent_id: str, values: Mapping[str, Any]) -> None:
+    """New keys, and what the token fixes. No certificate of before is good any more."""
+    nothing = dict.fromkeys(("next_serial", "next_certificate", "next_key_digest", "next_expire_time"))
+    conn.execute(sa.update(agents).where(agents.c.id == agent_id).values({**nothing, **values}))
+
+
 def promote_certificate(conn: Connection, agent_id: str, serial: str) -> bool:
     """The next certificate was used: from now on only it is good."""
     statement = (
@@ -268,73 +331,23 @@ def promote_certificate(conn: Connection, agent_id: str, serial: str) -> bool:
     return conn.execute(statement).rowcount == 1
 
 
-# -- join tokens ------------------------------------------------------------------------------------------------------
+# -- what it was given --------------------------------------------------------------------------------------------------
+
+_SIGNED = attempts.c.provenance.is_not(None)
 
 
-@dataclass(frozen=True, slots=True)
-class JoinToken:
-    """`used_by` is the digest of the keys that used it; `response` what they were answered, serialised."""
-
-    id: str
-    secret_hash: bytes
-    agent: str
-    pool: str
-    projects: tuple[str, ...]
-    labels: dict[str, str]
-    creator: str
-    create_time: datetime
-    expire_time: datetime
-    used_by: str | None = None
-    response: bytes | None = None
-
-
-def insert_token(conn: Connection, token: JoinToken) -> None:
-    conn.execute(
-        sa.insert(join_tokens).values(
-            id=token.id,
-            secret_hash=token.secret_hash,
-            agent=token.agent,
-            pool=token.pool,
-            projects=list(token.projects),
-            labels=token.labels,
-            creator=token.creator,
-            create_time=token.create_time,
-            expire_time=token.expire_time,
-        )
-    )
-
-
-def lock_token(conn: Connection, token_id: str) -> JoinToken | None:
-    row = conn.execute(sa.select(join_tokens).where(join_tokens.c.id == token_id).with_for_update()).first()
-    if row is None:
-        return None
-    return JoinToken(
-        id=row.id,
-        secret_hash=row.secret_hash,
-        agent=row.agent,
-        pool=row.pool,
-        projects=tuple(row.projects),
-        labels=dict(row.labels),
-        creator=row.creator,
-        create_time=row.create_time,
-        expire_time=row.expire_time,
-        used_by=row.used_by,
-        response=row.response,
-    )
-
-
-def use_token(conn: Connection, token_id: str, *, used_by: str, response: bytes, now: datetime) -> None:
-    conn.execute(
-        sa.update(join_tokens)
-        .where(join_tokens.c.id == token_id)
-        .values(used_by=used_by, used_time=now, response=response)
-    )
-
-
-def token_reserves(conn: Connection, agent_id: str, now: datetime) -> bool:
-    """Whether the id belongs to an agent or to a token that may still make one."""
-    taken = sa.select(sa.literal(1)).where(agents.c.id == agent_id)
-    waiting = sa.select(sa.literal(1)).where(
-        join_tokens.c.agent == agent_id, join_tokens.c.used_by.is_(None), join_tokens.c.expire_time > now
-    )
-    return conn.execute(sa.union_all(taken, waiting).limit(1)).first() is not None
+def page_attempts(conn: Connection, agent_id: str, request: Any) -> tuple[list[Any], str]:
+    """Attempts the agent was ever given. The digests are made where the bytes lie."""
+    c = attempts.c
+    query = sa.select(
+        c.name, c.step_uid, c.number, c.state, c.reason, c.lease_time, c.end_time,
+        sa.func.encode(sa.func.sha256(c.provenance), "hex").label("provenance_sha256"),
+        sa.func.encode(sa.func.sha256(c.contract), "hex").label("contract_sha256"),
+    ).where(c.agent == agent_id)  # fmt: skip
+    if request.signed_only:
+        query = query.where(_SIGNED)
+    page = Page.parse(request)
+    if page.order == ListOrder.LIST_ORDER_NAME_ASC:
+        return page.fetch_by(conn, query, [(c.name, True)])
+    up = page.order == ListOrder.LIST_ORDER_CREATE_TIME_ASC
+    return page.fetch_by(conn, query, [(c.lease_time, up), (c.step_uid, up), (c.number, up)])

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from animus.orchestrator.v1 import agent_pb2 as animus_dot_orchestrator_dot_v1_dot_agent__pb2
 from animus.orchestrator.v1 import node_pb2 as animus_dot_orchestrator_dot_v1_dot_node__pb2
 from animus.orchestrator.v1 import run_pb2 as animus_dot_orchestrator_dot_v1_dot_run__pb2
 from animus.type.v1 import metric_pb2 as animus_dot_type_dot_v1_dot_metric__pb2
@@ -30,7 +31,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61nimus/agent/v1/dispatch.proto\x12\x0f\x61nimus.agent.v1\x1a!animus/orchestrator/v1/node.proto\x1a animus/orchestrator/v1/run.proto\x1a\x1b\x61nimus/type/v1/metric.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x01\n\x0c\x41gentMessage\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.animus.agent.v1.HelloH\x00\x12)\n\x06status\x18\x02 \x01(\x0b\x32\x17.animus.agent.v1.StatusH\x00\x12)\n\x06\x65vents\x18\x03 \x01(\x0b\x32\x17.animus.agent.v1.EventsH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xdc\x01\n\x0e\x43ontrolMessage\x12+\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.animus.agent.v1.WelcomeH\x00\x12/\n\tdirective\x18\x02 \x01(\x0b\x32\x1a.animus.agent.v1.DirectiveH\x00\x12\x30\n\nevents_ack\x18\x03 \x01(\x0b\x32\x1a.animus.agent.v1.EventsAckH\x00\x12/\n\treconnect\x18\x04 \x01(\x0b\x32\x1a.animus.agent.v1.ReconnectH\x00\x42\t\n\x07message\"\xc5\x01\n\x05Hello\x12\x1d\n\x0binstance_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x07\x62oot_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(@\x12\x1a\n\x08spool_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x36\n\x04node\x18\x04 \x01(\x0b\x32 .animus.orchestrator.v1.NodeInfoB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x06status\x18\x05 \x01(\x0b\x32\x17.animus.agent.v1.StatusB\x06\xbaH\x03\xc8\x01\x01\"\xc2\x01\n\x06Status\x12\x19\n\x08sequence\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x35\n\x04held\x18\x02 \x03(\x0b\x32\x1c.animus.agent.v1.HeldAttemptB\t\xbaH\x06\x92\x01\x03\x10\x90N\x12#\n\x04room\x18\x03 \x01(\x0b\x32\x15.animus.agent.v1.Room\x12/\n\x0b\x63lient_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\"^\n\x0bHeldAttempt\x12\x19\n\x07\x61ttempt\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\x80\x04\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.animus.orchestrator.v1.Attempt.State\"{\n\x04Room\x12\x19\n\x08\x61ttempts\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1b\n\ncpu_millis\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1d\n\x0cmemory_bytes\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\tgpu_uuids\x18\x04 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02\"^\n\x06\x45vents\x12\x1a\n\x08spool_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x38\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1b.animus.agent.v1.SpoolEventB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"\xd0\x02\n\nSpoolEvent\x12\x14\n\x03seq\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x19\n\x07\x61ttempt\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x04\x12/\n\x0b\x63lient_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\rstate_changed\x18\x04 \x01(\x0b\x32\x1d.animus.agent.v1.StateChangedH\x00\x12.\n\tlog_chunk\x18\x05 \x01(\x0b\x32\x19.animus.agent.v1.LogChunkH\x00\x12\x36\n\rmetric_points\x18\x06 \x01(\x0b\x32\x1d.animus.agent.v1.MetricPointsH\x00\x12\x30\n\x06result\x18\x07 \x01(\x0b\x32\x1e.animus.agent.v1.AttemptResultH\x00\x42\x0e\n\x05\x65vent\x12\x05\xbaH\x02\x08\x01\"D\n\x0cStateChanged\x12\x34\n\x05state\x18\x01 \x01(\x0e\x32%.animus.orchestrator.v1.Attempt.State\"e\n\x08LogChunk\x12\x1d\n\x0coffset_bytes\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x17\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x10\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12\x0e\n\x06stderr\x18\x04 \x01(\x08\"d\n\x0cMetricPoints\x12\x1c\n\x0b\x66irst_index\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x36\n\x06points\x18\x02 \x03(\x0b\x32\x1b.animus.type.v1.MetricPointB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"\xc7\x03\n\rAttemptResult\x12\x34\n\x05state\x18\x01 \x01(\x0e\x32%.animus.orchestrator.v1.Attempt.State\x12\x43\n\rfailure_class\x18\x02 \x01(\x0e\x32,.animus.orchestrator.v1.Attempt.FailureClass\x12(\n\x06reason\x18\x03 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[A-Z0-9_]{0,63}$\x12\x19\n\x07message\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80 \x12\x16\n\texit_code\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x39\n\x07outputs\x18\x06 \x03(\x0b\x32\x1d.animus.agent.v1.OutputResultB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x32\n\x07metrics\x18\x07 \x03(\x0b\x32\x16.animus.type.v1.MetricB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0esandbox_report\x18\x08 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x10\x12\x1d\n\nprovenance\x18\t \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@\x12\x1f\n\x0elog_size_bytes\x18\n \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x42\x0c\n\n_exit_code\"\x97\x01\n\x0cOutputResult\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x35\n\x0fmanifest_digest\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\x12\x1b\n\nfile_count\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1b\n\nsize_bytes\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\xaf\x01\n\x07Welcome\x12\x0f\n\x07session\x18\x01 \x01(\x03\x12/\n\x0bserver_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0fstatus_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0ctrust_bundle\x18\x04 \x01(\x0c\x12\x18\n\x10\x61\x63knowledged_seq\x18\x05 \x01(\x03\"\xa9\x01\n\tDirective\x12\x17\n\x0fstatus_sequence\x18\x01 \x01(\x03\x12\x33\n\x08\x61ttempts\x18\x02 \x03(\x0b\x32!.animus.agent.v1.AttemptDirective\x12\x30\n\x0b\x61ssignments\x18\x03 \x03(\x0b\x32\x1b.animus.agent.v1.Assignment\x12\x1c\n\x14unschedulable_reason\x18\x04 \x01(\t\"\xfb\x01\n\x10\x41ttemptDirective\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x38\n\x06intent\x18\x02 \x01(\x0e\x32(.animus.agent.v1.AttemptDirective.Intent\x12\x31\n\x0elease_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"i\n\x06Intent\x12\x16\n\x12INTENT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bINTENT_KEEP\x10\x01\x12\x11\n\rINTENT_CANCEL\x10\x02\x12\x10\n\x0cINTENT_STALE\x10\x03\x12\x11\n\rINTENT_FORGET\x10\x04\"q\n\nAssignment\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x10\n\x08\x63ontract\x18\x02 \x01(\x0c\x12\r\n\x05grant\x18\x03 \x01(\x0c\x12\x31\n\x0elease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"B\n\tEventsAck\x12\x10\n\x08spool_id\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x03\x12\x16\n\x0estale_attempts\x18\x03 \x03(\t\"E\n\tReconnect\x12(\n\x05\x61\x66ter\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x02 \x01(\t\"6\n\x17RenewCertificateRequest\x12\x1b\n\x07tls_csr\x18\x01 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80 \"I\n\x18RenewCertificateResponse\x12\x17\n\x0ftls_certificate\x18\x01 \x01(\x0c\x12\x14\n\x0ctrust_bundle\x18\x02 \x01(\x0c\x32\xc9\x01\n\x0f\x44ispatchService\x12M\n\x07\x43onnect\x12\x1d.animus.agent.v1.AgentMessage\x1a\x1f.animus.agent.v1.ControlMessage(\x01\x30\x01\x12g\n\x10RenewCertificate\x12(.animus.agent.v1.RenewCertificateRequest\x1a).animus.agent.v1.RenewCertificateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61nimus/agent/v1/dispatch.proto\x12\x0f\x61nimus.agent.v1\x1a\"animus/orchestrator/v1/agent.proto\x1a!animus/orchestrator/v1/node.proto\x1a animus/orchestrator/v1/run.proto\x1a\x1b\x61nimus/type/v1/metric.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd4\x01\n\x0c\x41gentMessage\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.animus.agent.v1.HelloH\x00\x12)\n\x06status\x18\x02 \x01(\x0b\x32\x17.animus.agent.v1.StatusH\x00\x12)\n\x06\x65vents\x18\x03 \x01(\x0b\x32\x17.animus.agent.v1.EventsH\x00\x12\x33\n\x0b\x64iagnostics\x18\x04 \x01(\x0b\x32\x1c.animus.agent.v1.DiagnosticsH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xdc\x01\n\x0e\x43ontrolMessage\x12+\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.animus.agent.v1.WelcomeH\x00\x12/\n\tdirective\x18\x02 \x01(\x0b\x32\x1a.animus.agent.v1.DirectiveH\x00\x12\x30\n\nevents_ack\x18\x03 \x01(\x0b\x32\x1a.animus.agent.v1.EventsAckH\x00\x12/\n\treconnect\x18\x04 \x01(\x0b\x32\x1a.animus.agent.v1.ReconnectH\x00\x42\t\n\x07message\"\xc5\x01\n\x05Hello\x12\x1d\n\x0binstance_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x07\x62oot_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(@\x12\x1a\n\x08spool_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x36\n\x04node\x18\x04 \x01(\x0b\x32 .animus.orchestrator.v1.NodeInfoB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x06status\x18\x05 \x01(\x0b\x32\x17.animus.agent.v1.StatusB\x06\xbaH\x03\xc8\x01\x01\"\xc2\x01\n\x06Status\x12\x19\n\x08sequence\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x35\n\x04held\x18\x02 \x03(\x0b\x32\x1c.animus.agent.v1.HeldAttemptB\t\xbaH\x06\x92\x01\x03\x10\x90N\x12#\n\x04room\x18\x03 \x01(\x0b\x32\x15.animus.agent.v1.Room\x12/\n\x0b\x63lient_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\"^\n\x0bHeldAttempt\x12\x19\n\x07\x61ttempt\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\x80\x04\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.animus.orchestrator.v1.Attempt.State\"{\n\x04Room\x12\x19\n\x08\x61ttempts\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1b\n\ncpu_millis\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1d\n\x0cmemory_bytes\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\tgpu_uuids\x18\x04 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02\"C\n\x0b\x44iagnostics\x12\x34\n\x05lines\x18\x01 \x03(\x0b\x32\x18.animus.agent.v1.LogLineB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xc8\x01\"\xe9\x02\n\x07LogLine\x12/\n\x0b\x63lient_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x45\n\x05level\x18\x02 \x01(\x0e\x32*.animus.orchestrator.v1.AgentLogLine.LevelB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x18\n\x06logger\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x19\n\x07message\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\x12\x61\n\x06\x66ields\x18\x05 \x03(\x0b\x32$.animus.agent.v1.LogLine.FieldsEntryB+\xbaH(\x9a\x01%\x10 \"\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,63}$*\x05r\x03(\x80\x08\x12\x1f\n\x0e\x64ropped_before\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x1a-\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"^\n\x06\x45vents\x12\x1a\n\x08spool_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x38\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1b.animus.agent.v1.SpoolEventB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"\xd0\x02\n\nSpoolEvent\x12\x14\n\x03seq\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x19\n\x07\x61ttempt\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x04\x12/\n\x0b\x63lient_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\rstate_changed\x18\x04 \x01(\x0b\x32\x1d.animus.agent.v1.StateChangedH\x00\x12.\n\tlog_chunk\x18\x05 \x01(\x0b\x32\x19.animus.agent.v1.LogChunkH\x00\x12\x36\n\rmetric_points\x18\x06 \x01(\x0b\x32\x1d.animus.agent.v1.MetricPointsH\x00\x12\x30\n\x06result\x18\x07 \x01(\x0b\x32\x1e.animus.agent.v1.AttemptResultH\x00\x42\x0e\n\x05\x65vent\x12\x05\xbaH\x02\x08\x01\"D\n\x0cStateChanged\x12\x34\n\x05state\x18\x01 \x01(\x0e\x32%.animus.orchestrator.v1.Attempt.State\"e\n\x08LogChunk\x12\x1d\n\x0coffset_bytes\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x17\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x10\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12\x0e\n\x06stderr\x18\x04 \x01(\x08\"d\n\x0cMetricPoints\x12\x1c\n\x0b\x66irst_index\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x36\n\x06points\x18\x02 \x03(\x0b\x32\x1b.animus.type.v1.MetricPointB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"\xc7\x03\n\rAttemptResult\x12\x34\n\x05state\x18\x01 \x01(\x0e\x32%.animus.orchestrator.v1.Attempt.State\x12\x43\n\rfailure_class\x18\x02 \x01(\x0e\x32,.animus.orchestrator.v1.Attempt.FailureClass\x12(\n\x06reason\x18\x03 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[A-Z0-9_]{0,63}$\x12\x19\n\x07message\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80 \x12\x16\n\texit_code\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x39\n\x07outputs\x18\x06 \x03(\x0b\x32\x1d.animus.agent.v1.OutputResultB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x32\n\x07metrics\x18\x07 \x03(\x0b\x32\x16.animus.type.v1.MetricB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0esandbox_report\x18\x08 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x10\x12\x1d\n\nprovenance\x18\t \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@\x12\x1f\n\x0elog_size_bytes\x18\n \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x42\x0c\n\n_exit_code\"\x97\x01\n\x0cOutputResult\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x35\n\x0fmanifest_digest\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\x12\x1b\n\nfile_count\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1b\n\nsize_bytes\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\xaf\x01\n\x07Welcome\x12\x0f\n\x07session\x18\x01 \x01(\x03\x12/\n\x0bserver_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0fstatus_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0ctrust_bundle\x18\x04 \x01(\x0c\x12\x18\n\x10\x61\x63knowledged_seq\x18\x05 \x01(\x03\"\xa9\x01\n\tDirective\x12\x17\n\x0fstatus_sequence\x18\x01 \x01(\x03\x12\x33\n\x08\x61ttempts\x18\x02 \x03(\x0b\x32!.animus.agent.v1.AttemptDirective\x12\x30\n\x0b\x61ssignments\x18\x03 \x03(\x0b\x32\x1b.animus.agent.v1.Assignment\x12\x1c\n\x14unschedulable_reason\x18\x04 \x01(\t\"\x8f\x02\n\x10\x41ttemptDirective\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x38\n\x06intent\x18\x02 \x01(\x0e\x32(.animus.agent.v1.AttemptDirective.Intent\x12\x31\n\x0elease_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"}\n\x06Intent\x12\x16\n\x12INTENT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bINTENT_KEEP\x10\x01\x12\x11\n\rINTENT_CANCEL\x10\x02\x12\x10\n\x0cINTENT_STALE\x10\x03\x12\x11\n\rINTENT_FORGET\x10\x04\x12\x12\n\x0eINTENT_PREEMPT\x10\x05\"q\n\nAssignment\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x10\n\x08\x63ontract\x18\x02 \x01(\x0c\x12\r\n\x05grant\x18\x03 \x01(\x0c\x12\x31\n\x0elease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"B\n\tEventsAck\x12\x10\n\x08spool_id\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x03\x12\x16\n\x0estale_attempts\x18\x03 \x03(\t\"E\n\tReconnect\x12(\n\x05\x61\x66ter\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x02 \x01(\t\"6\n\x17RenewCertificateRequest\x12\x1b\n\x07tls_csr\x18\x01 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80 \"I\n\x18RenewCertificateResponse\x12\x17\n\x0ftls_certificate\x18\x01 \x01(\x0c\x12\x14\n\x0ctrust_bundle\x18\x02 \x01(\x0c\x32\xc9\x01\n\x0f\x44ispatchService\x12M\n\x07\x43onnect\x12\x1d.animus.agent.v1.AgentMessage\x1a\x1f.animus.agent.v1.ControlMessage(\x01\x30\x01\x12g\n\x10RenewCertificate\x12(.animus.agent.v1.RenewCertificateRequest\x1a).animus.agent.v1.RenewCertificateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,6 +64,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROOM'].fields_by_name['memory_bytes']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_ROOM'].fields_by_name['gpu_uuids']._loaded_options = None
   _globals['_ROOM'].fields_by_name['gpu_uuids']._serialized_options = b'\272H\006\222\001\003\020\200\002'
+  _globals['_DIAGNOSTICS'].fields_by_name['lines']._loaded_options = None
+  _globals['_DIAGNOSTICS'].fields_by_name['lines']._serialized_options = b'\272H\010\222\001\005\010\001\020\310\001'
+  _globals['_LOGLINE_FIELDSENTRY']._loaded_options = None
+  _globals['_LOGLINE_FIELDSENTRY']._serialized_options = b'8\001'
+  _globals['_LOGLINE'].fields_by_name['level']._loaded_options = None
+  _globals['_LOGLINE'].fields_by_name['level']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_LOGLINE'].fields_by_name['logger']._loaded_options = None
+  _globals['_LOGLINE'].fields_by_name['logger']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_LOGLINE'].fields_by_name['message']._loaded_options = None
+  _globals['_LOGLINE'].fields_by_name['message']._serialized_options = b'\272H\005r\003(\200\010'
+  _globals['_LOGLINE'].fields_by_name['fields']._loaded_options = None
+  _globals['_LOGLINE'].fields_by_name['fields']._serialized_options = b'\272H(\232\001%\020 \"\032r\0302\026^[a-z][a-z0-9_]{0,63}$*\005r\003(\200\010'
+  _globals['_LOGLINE'].fields_by_name['dropped_before']._loaded_options = None
+  _globals['_LOGLINE'].fields_by_name['dropped_before']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_EVENTS'].fields_by_name['spool_id']._loaded_options = None
   _globals['_EVENTS'].fields_by_name['spool_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_EVENTS'].fields_by_name['events']._loaded_options = None
@@ -105,50 +120,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OUTPUTRESULT'].fields_by_name['size_bytes']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_RENEWCERTIFICATEREQUEST'].fields_by_name['tls_csr']._loaded_options = None
   _globals['_RENEWCERTIFICATEREQUEST'].fields_by_name['tls_csr']._serialized_options = b'\272H\007z\005\020\001\030\200 '
-  _globals['_AGENTMESSAGE']._serialized_start=244
-  _globals['_AGENTMESSAGE']._serialized_end=403
-  _globals['_CONTROLMESSAGE']._serialized_start=406
-  _globals['_CONTROLMESSAGE']._serialized_end=626
-  _globals['_HELLO']._serialized_start=629
-  _globals['_HELLO']._serialized_end=826
-  _globals['_STATUS']._serialized_start=829
-  _globals['_STATUS']._serialized_end=1023
-  _globals['_HELDATTEMPT']._serialized_start=1025
-  _globals['_HELDATTEMPT']._serialized_end=1119
-  _globals['_ROOM']._serialized_start=1121
-  _globals['_ROOM']._serialized_end=1244
-  _globals['_EVENTS']._serialized_start=1246
-  _globals['_EVENTS']._serialized_end=1340
-  _globals['_SPOOLEVENT']._serialized_start=1343
-  _globals['_SPOOLEVENT']._serialized_end=1679
-  _globals['_STATECHANGED']._serialized_start=1681
-  _globals['_STATECHANGED']._serialized_end=1749
-  _globals['_LOGCHUNK']._serialized_start=1751
-  _globals['_LOGCHUNK']._serialized_end=1852
-  _globals['_METRICPOINTS']._serialized_start=1854
-  _globals['_METRICPOINTS']._serialized_end=1954
-  _globals['_ATTEMPTRESULT']._serialized_start=1957
-  _globals['_ATTEMPTRESULT']._serialized_end=2412
-  _globals['_OUTPUTRESULT']._serialized_start=2415
-  _globals['_OUTPUTRESULT']._serialized_end=2566
-  _globals['_WELCOME']._serialized_start=2569
-  _globals['_WELCOME']._serialized_end=2744
-  _globals['_DIRECTIVE']._serialized_start=2747
-  _globals['_DIRECTIVE']._serialized_end=2916
-  _globals['_ATTEMPTDIRECTIVE']._serialized_start=2919
-  _globals['_ATTEMPTDIRECTIVE']._serialized_end=3170
-  _globals['_ATTEMPTDIRECTIVE_INTENT']._serialized_start=3065
-  _globals['_ATTEMPTDIRECTIVE_INTENT']._serialized_end=3170
-  _globals['_ASSIGNMENT']._serialized_start=3172
-  _globals['_ASSIGNMENT']._serialized_end=3285
-  _globals['_EVENTSACK']._serialized_start=3287
-  _globals['_EVENTSACK']._serialized_end=3353
-  _globals['_RECONNECT']._serialized_start=3355
-  _globals['_RECONNECT']._serialized_end=3424
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=3426
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=3480
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=3482
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=3555
-  _globals['_DISPATCHSERVICE']._serialized_start=3558
-  _globals['_DISPATCHSERVICE']._serialized_end=3759
+  _globals['_AGENTMESSAGE']._serialized_start=280
+  _globals['_AGENTMESSAGE']._serialized_end=492
+  _globals['_CONTROLMESSAGE']._serialized_start=495
+  _globals['_CONTROLMESSAGE']._serialized_end=715
+  _globals['_HELLO']._serialized_start=718
+  _globals['_HELLO']._serialized_end=915
+  _globals['_STATUS']._serialized_start=918
+  _globals['_STATUS']._serialized_end=1112
+  _globals['_HELDATTEMPT']._serialized_start=1114
+  _globals['_HELDATTEMPT']._serialized_end=1208
+  _globals['_ROOM']._serialized_start=1210
+  _globals['_ROOM']._serialized_end=1333
+  _globals['_DIAGNOSTICS']._serialized_start=1335
+  _globals['_DIAGNOSTICS']._serialized_end=1402
+  _globals['_LOGLINE']._serialized_start=1405
+  _globals['_LOGLINE']._serialized_end=1766
+  _globals['_LOGLINE_FIELDSENTRY']._serialized_start=1721
+  _globals['_LOGLINE_FIELDSENTRY']._serialized_end=1766
+  _globals['_EVENTS']._serialized_start=1768
+  _globals['_EVENTS']._serialized_end=1862
+  _globals['_SPOOLEVENT']._serialized_start=1865
+  _globals['_SPOOLEVENT']._serialized_end=2201
+  _globals['_STATECHANGED']._serialized_start=2203
+  _globals['_STATECHANGED']._serialized_end=2271
+  _globals['_LOGCHUNK']._serialized_start=2273
+  _globals['_LOGCHUNK']._serialized_end=2374
+  _globals['_METRICPOINTS']._serialized_start=2376
+  _globals['_METRICPOINTS']._serialized_end=2476
+  _globals['_ATTEMPTRESULT']._serialized_start=2479
+  _globals['_ATTEMPTRESULT']._serialized_end=2934
+  _globals['_OUTPUTRESULT']._serialized_start=2937
+  _globals['_OUTPUTRESULT']._serialized_end=3088
+  _globals['_WELCOME']._serialized_start=3091
+  _globals['_WELCOME']._serialized_end=3266
+  _globals['_DIRECTIVE']._serialized_start=3269
+  _globals['_DIRECTIVE']._serialized_end=3438
+  _globals['_ATTEMPTDIRECTIVE']._serialized_start=3441
+  _globals['_ATTEMPTDIRECTIVE']._serialized_end=3712
+  _globals['_ATTEMPTDIRECTIVE_INTENT']._serialized_start=3587
+  _globals['_ATTEMPTDIRECTIVE_INTENT']._serialized_end=3712
+  _globals['_ASSIGNMENT']._serialized_start=3714
+  _globals['_ASSIGNMENT']._serialized_end=3827
+  _globals['_EVENTSACK']._serialized_start=3829
+  _globals['_EVENTSACK']._serialized_end=3895
+  _globals['_RECONNECT']._serialized_start=3897
+  _globals['_RECONNECT']._serialized_end=3966
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=3968
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=4022
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=4024
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=4097
+  _globals['_DISPATCHSERVICE']._serialized_start=4100
+  _globals['_DISPATCHSERVICE']._serialized_end=4301
 # @@protoc_insertion_point(module_scope)

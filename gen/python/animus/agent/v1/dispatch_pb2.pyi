@@ -1,5 +1,6 @@
 import datetime
 
+from animus.orchestrator.v1 import agent_pb2 as _agent_pb2
 from animus.orchestrator.v1 import node_pb2 as _node_pb2
 from animus.orchestrator.v1 import run_pb2 as _run_pb2
 from animus.type.v1 import metric_pb2 as _metric_pb2
@@ -16,14 +17,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AgentMessage(_message.Message):
-    __slots__ = ("hello", "status", "events")
+    __slots__ = ("hello", "status", "events", "diagnostics")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
+    DIAGNOSTICS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     status: Status
     events: Events
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., events: _Optional[_Union[Events, _Mapping]] = ...) -> None: ...
+    diagnostics: Diagnostics
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., events: _Optional[_Union[Events, _Mapping]] = ..., diagnostics: _Optional[_Union[Diagnostics, _Mapping]] = ...) -> None: ...
 
 class ControlMessage(_message.Message):
     __slots__ = ("welcome", "directive", "events_ack", "reconnect")
@@ -84,6 +87,35 @@ class Room(_message.Message):
     memory_bytes: int
     gpu_uuids: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, attempts: _Optional[int] = ..., cpu_millis: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpu_uuids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Diagnostics(_message.Message):
+    __slots__ = ("lines",)
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    lines: _containers.RepeatedCompositeFieldContainer[LogLine]
+    def __init__(self, lines: _Optional[_Iterable[_Union[LogLine, _Mapping]]] = ...) -> None: ...
+
+class LogLine(_message.Message):
+    __slots__ = ("client_time", "level", "logger", "message", "fields", "dropped_before")
+    class FieldsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    CLIENT_TIME_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    LOGGER_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    client_time: _timestamp_pb2.Timestamp
+    level: _agent_pb2.AgentLogLine.Level
+    logger: str
+    message: str
+    fields: _containers.ScalarMap[str, str]
+    dropped_before: int
+    def __init__(self, client_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., level: _Optional[_Union[_agent_pb2.AgentLogLine.Level, str]] = ..., logger: _Optional[str] = ..., message: _Optional[str] = ..., fields: _Optional[_Mapping[str, str]] = ..., dropped_before: _Optional[int] = ...) -> None: ...
 
 class Events(_message.Message):
     __slots__ = ("spool_id", "events")
@@ -208,11 +240,13 @@ class AttemptDirective(_message.Message):
         INTENT_CANCEL: _ClassVar[AttemptDirective.Intent]
         INTENT_STALE: _ClassVar[AttemptDirective.Intent]
         INTENT_FORGET: _ClassVar[AttemptDirective.Intent]
+        INTENT_PREEMPT: _ClassVar[AttemptDirective.Intent]
     INTENT_UNSPECIFIED: AttemptDirective.Intent
     INTENT_KEEP: AttemptDirective.Intent
     INTENT_CANCEL: AttemptDirective.Intent
     INTENT_STALE: AttemptDirective.Intent
     INTENT_FORGET: AttemptDirective.Intent
+    INTENT_PREEMPT: AttemptDirective.Intent
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     INTENT_FIELD_NUMBER: _ClassVar[int]
     LEASE_DURATION_FIELD_NUMBER: _ClassVar[int]

@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from animus.orchestrator.v1 import node_pb2 as animus_dot_orchestrator_dot_v1_dot_node__pb2
+from animus.orchestrator.v1 import run_pb2 as animus_dot_orchestrator_dot_v1_dot_run__pb2
 from animus.type.v1 import list_order_pb2 as animus_dot_type_dot_v1_dot_list__order__pb2
 from animus.type.v1 import options_pb2 as animus_dot_type_dot_v1_dot_options__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
@@ -33,7 +34,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"animus/orchestrator/v1/agent.proto\x12\x16\x61nimus.orchestrator.v1\x1a!animus/orchestrator/v1/node.proto\x1a\x1f\x61nimus/type/v1/list_order.proto\x1a\x1c\x61nimus/type/v1/options.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x05\n\x05\x41gent\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x38\n\x05state\x18\x02 \x01(\x0e\x32#.animus.orchestrator.v1.Agent.StateB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cstate_reason\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04pool\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08projects\x18\x05 \x03(\tB\x04\xe2\x41\x01\x03\x12?\n\x06labels\x18\x06 \x03(\x0b\x32).animus.orchestrator.v1.Agent.LabelsEntryB\x04\xe2\x41\x01\x03\x12\x37\n\x07\x63laimed\x18\x07 \x01(\x0b\x32 .animus.orchestrator.v1.NodeInfoB\x04\xe2\x41\x01\x03\x12\x16\n\x08\x61ttempts\x18\x08 \x03(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65nroll_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x38\n\x0elast_seen_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x41\n\x17\x63\x65rtificate_expire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x92\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_ENROLLED\x10\x01\x12\x10\n\x0cSTATE_ONLINE\x10\x02\x12\x11\n\rSTATE_OFFLINE\x10\x03\x12\x12\n\x0eSTATE_CORDONED\x10\x04\x12\x12\n\x0eSTATE_DRAINING\x10\x05\x12\x11\n\rSTATE_REVOKED\x10\x06:%\xea\x41\"\n\x10\x61nimus.dev/Agent\x12\x0e\x61gents/{agent}\"U\n\x0fGetAgentRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^agents/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\"\xd2\x01\n\x11ListAgentsRequest\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x35\n\x08order_by\x18\x04 \x01(\x0e\x32\x19.animus.type.v1.ListOrderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x0c\n\x04pool\x18\x05 \x01(\t\x12\x42\n\x06states\x18\x06 \x03(\x0e\x32#.animus.orchestrator.v1.Agent.StateB\r\xbaH\n\x92\x01\x07\"\x05\x82\x01\x02\x10\x01J\x04\x08\x01\x10\x02\"\\\n\x12ListAgentsResponse\x12-\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x1d.animus.orchestrator.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x99\x04\n\x16\x43reateJoinTokenRequest\x12\x42\n\x08\x61gent_id\x18\x01 \x01(\tB0\xbaH-r(2&^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\xd8\x01\x01\x12>\n\x04pool\x18\x02 \x01(\tB0\xbaH-r(2&^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\xd8\x01\x01\x12R\n\x08projects\x18\x03 \x03(\tB@\xbaH=\x92\x01:\x10\xe8\x07\x18\x01\"3r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12\x9f\x01\n\x06labels\x18\x04 \x03(\x0b\x32:.animus.orchestrator.v1.CreateJoinTokenRequest.LabelsEntryBS\xbaHP\x9a\x01M\x10@\"-r+2)^[a-z0-9](?:[-a-z0-9_./]{0,61}[a-z0-9])?$*\x1ar\x18(\x80\x02\x32\x13^[^\\x00-\\x1f\\x7f]*$\x12\x35\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\x90\x1c*\x00\x12\x1f\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"n\n\x17\x43reateJoinTokenResponse\x12\x13\n\x05token\x18\x01 \x01(\tB\x04\x88\xb2\x19\x01\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xb0\x03\n\x0c\x41gentService\x12|\n\x08GetAgent\x12\'.animus.orchestrator.v1.GetAgentRequest\x1a\x1d.animus.orchestrator.v1.Agent\"(\x82\xd3\xe4\x93\x02\"\x12 /orchestrator/v1/{name=agents/*}\x12\x84\x01\n\nListAgents\x12).animus.orchestrator.v1.ListAgentsRequest\x1a*.animus.orchestrator.v1.ListAgentsResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/orchestrator/v1/agents\x12\x9a\x01\n\x0f\x43reateJoinToken\x12..animus.orchestrator.v1.CreateJoinTokenRequest\x1a/.animus.orchestrator.v1.CreateJoinTokenResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/orchestrator/v1/joinTokens:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"animus/orchestrator/v1/agent.proto\x12\x16\x61nimus.orchestrator.v1\x1a!animus/orchestrator/v1/node.proto\x1a animus/orchestrator/v1/run.proto\x1a\x1f\x61nimus/type/v1/list_order.proto\x1a\x1c\x61nimus/type/v1/options.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\t\n\x05\x41gent\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x38\n\x05state\x18\x02 \x01(\x0e\x32#.animus.orchestrator.v1.Agent.StateB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cstate_reason\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04pool\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08projects\x18\x05 \x03(\tB\x04\xe2\x41\x01\x03\x12?\n\x06labels\x18\x06 \x03(\x0b\x32).animus.orchestrator.v1.Agent.LabelsEntryB\x04\xe2\x41\x01\x03\x12\x37\n\x07\x63laimed\x18\x07 \x01(\x0b\x32 .animus.orchestrator.v1.NodeInfoB\x04\xe2\x41\x01\x03\x12\x16\n\x08\x61ttempts\x18\x08 \x03(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65nroll_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x38\n\x0elast_seen_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x41\n\x17\x63\x65rtificate_expire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1b\n\rstate_message\x18\x0c \x01(\tB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x12\x34\n\ndrain_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12=\n\x13\x64rain_deadline_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x36\n\x0c\x64rained_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0c\x63lock_offset\x18\x12 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12 \n\x12\x61ttestation_key_id\x18\x13 \x01(\tB\x04\xe2\x41\x01\x03\x12\x41\n\x17\x61ttestation_expire_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa5\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_ENROLLED\x10\x01\x12\x10\n\x0cSTATE_ONLINE\x10\x02\x12\x11\n\rSTATE_OFFLINE\x10\x03\x12\x12\n\x0eSTATE_CORDONED\x10\x04\x12\x12\n\x0eSTATE_DRAINING\x10\x05\x12\x11\n\rSTATE_REVOKED\x10\x06\x12\x11\n\rSTATE_DRAINED\x10\x07:%\xea\x41\"\n\x10\x61nimus.dev/Agent\x12\x0e\x61gents/{agent}\"U\n\x0fGetAgentRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^agents/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\"\xd2\x01\n\x11ListAgentsRequest\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x35\n\x08order_by\x18\x04 \x01(\x0e\x32\x19.animus.type.v1.ListOrderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x0c\n\x04pool\x18\x05 \x01(\t\x12\x42\n\x06states\x18\x06 \x03(\x0e\x32#.animus.orchestrator.v1.Agent.StateB\r\xbaH\n\x92\x01\x07\"\x05\x82\x01\x02\x10\x01J\x04\x08\x01\x10\x02\"\\\n\x12ListAgentsResponse\x12-\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x1d.animus.orchestrator.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb3\x04\n\x16\x43reateJoinTokenRequest\x12\x42\n\x08\x61gent_id\x18\x01 \x01(\tB0\xbaH-r(2&^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\xd8\x01\x01\x12>\n\x04pool\x18\x02 \x01(\tB0\xbaH-r(2&^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\xd8\x01\x01\x12R\n\x08projects\x18\x03 \x03(\tB@\xbaH=\x92\x01:\x10\xe8\x07\x18\x01\"3r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12\x9f\x01\n\x06labels\x18\x04 \x03(\x0b\x32:.animus.orchestrator.v1.CreateJoinTokenRequest.LabelsEntryBS\xbaHP\x9a\x01M\x10@\"-r+2)^[a-z0-9](?:[-a-z0-9_./]{0,61}[a-z0-9])?$*\x1ar\x18(\x80\x02\x32\x13^[^\\x00-\\x1f\\x7f]*$\x12\x35\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\x90\x1c*\x00\x12\x1f\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x18\n\x10replace_identity\x18\x07 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"n\n\x17\x43reateJoinTokenResponse\x12\x13\n\x05token\x18\x01 \x01(\tB\x04\x88\xb2\x19\x01\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb8\x01\n\x12\x43ordonAgentRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^agents/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12/\n\x06reason\x18\x04 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01(\x80\x08\x32\x13^[^\\x00-\\x1f\\x7f]*$\"\x89\x01\n\x14UncordonAgentRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^agents/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\xf0\x01\n\x11\x44rainAgentRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^agents/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12-\n\x06reason\x18\x04 \x01(\tB\x1d\xbaH\x1ar\x18(\x80\x08\x32\x13^[^\\x00-\\x1f\\x7f]*$\x12\x39\n\x05grace\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\x9a\x9e\x01\x32\x00\"\xb8\x01\n\x12RevokeAgentRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^agents/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12/\n\x06reason\x18\x04 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01(\x80\x08\x32\x13^[^\\x00-\\x1f\\x7f]*$\"\xdc\x01\n\x18ListAgentAttemptsRequest\x12\x44\n\x06parent\x18\x01 \x01(\tB4\xbaH1r/2-^agents/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x35\n\x08order_by\x18\x04 \x01(\x0e\x32\x19.animus.type.v1.ListOrderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x13\n\x0bsigned_only\x18\x05 \x01(\x08\"l\n\x19ListAgentAttemptsResponse\x12\x36\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32$.animus.orchestrator.v1.AgentAttempt\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9b\x02\n\x0c\x41gentAttempt\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x34\n\x05state\x18\x04 \x01(\x0e\x32%.animus.orchestrator.v1.Attempt.State\x12\x14\n\x0cstate_reason\x18\x05 \x01(\t\x12.\n\nlease_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11provenance_digest\x18\x08 \x01(\t\x12\x17\n\x0f\x63ontract_digest\x18\t \x01(\t\"\xaa\x02\n\x14ListAgentLogsRequest\x12\x44\n\x06parent\x18\x01 \x01(\tB4\xbaH1r/2-^agents/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x35\n\x08order_by\x18\x04 \x01(\x0e\x32\x19.animus.type.v1.ListOrderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12G\n\tmin_level\x18\x05 \x01(\x0e\x32*.animus.orchestrator.v1.AgentLogLine.LevelB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1c\n\x0b\x61\x66ter_index\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"e\n\x15ListAgentLogsResponse\x12\x33\n\x05lines\x18\x01 \x03(\x0b\x32$.animus.orchestrator.v1.AgentLogLine\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd8\x02\n\x0c\x41gentLogLine\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x30\n\x0creceive_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63lient_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x05level\x18\x04 \x01(\x0e\x32*.animus.orchestrator.v1.AgentLogLine.Level\x12\x0e\n\x06logger\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x0e\n\x06\x66ields\x18\x07 \x01(\t\x12\x16\n\x0e\x64ropped_before\x18\x08 \x01(\x03\"R\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\x0e\n\nLEVEL_INFO\x10\x01\x12\x11\n\rLEVEL_WARNING\x10\x02\x12\x0f\n\x0bLEVEL_ERROR\x10\x03\"\x87\x05\n\tJoinToken\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12<\n\x05state\x18\x02 \x01(\x0e\x32\'.animus.orchestrator.v1.JoinToken.StateB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x61gent\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04pool\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08projects\x18\x05 \x03(\tB\x04\xe2\x41\x01\x03\x12\x43\n\x06labels\x18\x06 \x03(\x0b\x32-.animus.orchestrator.v1.JoinToken.LabelsEntryB\x04\xe2\x41\x01\x03\x12\x1e\n\x10replace_identity\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63reator\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08use_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x0e\n\nSTATE_USED\x10\x02\x12\x11\n\rSTATE_EXPIRED\x10\x03\x12\x11\n\rSTATE_REVOKED\x10\x04:2\xea\x41/\n\x14\x61nimus.dev/JoinToken\x12\x17joinTokens/{join_token}\"\xcc\x01\n\x15ListJoinTokensRequest\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x35\n\x08order_by\x18\x04 \x01(\x0e\x32\x19.animus.type.v1.ListOrderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x46\n\x05\x61gent\x18\x05 \x01(\tB7\xbaH4r/2-^agents/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\xd8\x01\x01J\x04\x08\x01\x10\x02\"i\n\x16ListJoinTokensResponse\x12\x36\n\x0bjoin_tokens\x18\x01 \x03(\x0b\x32!.animus.orchestrator.v1.JoinToken\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x16RevokeJoinTokenRequest\x12\x36\n\x04name\x18\x01 \x01(\tB(\xbaH%r#2!^joinTokens/[A-Za-z0-9_-]{1,128}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x32\xf5\x0c\n\x0c\x41gentService\x12|\n\x08GetAgent\x12\'.animus.orchestrator.v1.GetAgentRequest\x1a\x1d.animus.orchestrator.v1.Agent\"(\x82\xd3\xe4\x93\x02\"\x12 /orchestrator/v1/{name=agents/*}\x12\x84\x01\n\nListAgents\x12).animus.orchestrator.v1.ListAgentsRequest\x1a*.animus.orchestrator.v1.ListAgentsResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/orchestrator/v1/agents\x12\x8c\x01\n\x0b\x43ordonAgent\x12*.animus.orchestrator.v1.CordonAgentRequest\x1a\x1d.animus.orchestrator.v1.Agent\"2\x82\xd3\xe4\x93\x02,\"\'/orchestrator/v1/{name=agents/*}:cordon:\x01*\x12\x92\x01\n\rUncordonAgent\x12,.animus.orchestrator.v1.UncordonAgentRequest\x1a\x1d.animus.orchestrator.v1.Agent\"4\x82\xd3\xe4\x93\x02.\")/orchestrator/v1/{name=agents/*}:uncordon:\x01*\x12\x89\x01\n\nDrainAgent\x12).animus.orchestrator.v1.DrainAgentRequest\x1a\x1d.animus.orchestrator.v1.Agent\"1\x82\xd3\xe4\x93\x02+\"&/orchestrator/v1/{name=agents/*}:drain:\x01*\x12\x8c\x01\n\x0bRevokeAgent\x12*.animus.orchestrator.v1.RevokeAgentRequest\x1a\x1d.animus.orchestrator.v1.Agent\"2\x82\xd3\xe4\x93\x02,\"\'/orchestrator/v1/{name=agents/*}:revoke:\x01*\x12\xad\x01\n\x11ListAgentAttempts\x12\x30.animus.orchestrator.v1.ListAgentAttemptsRequest\x1a\x31.animus.orchestrator.v1.ListAgentAttemptsResponse\"3\x82\xd3\xe4\x93\x02-\x12+/orchestrator/v1/{parent=agents/*}/attempts\x12\x9d\x01\n\rListAgentLogs\x12,.animus.orchestrator.v1.ListAgentLogsRequest\x1a-.animus.orchestrator.v1.ListAgentLogsResponse\"/\x82\xd3\xe4\x93\x02)\x12\'/orchestrator/v1/{parent=agents/*}/logs\x12\x94\x01\n\x0eListJoinTokens\x12-.animus.orchestrator.v1.ListJoinTokensRequest\x1a..animus.orchestrator.v1.ListJoinTokensResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/orchestrator/v1/joinTokens\x12\x9c\x01\n\x0fRevokeJoinToken\x12..animus.orchestrator.v1.RevokeJoinTokenRequest\x1a!.animus.orchestrator.v1.JoinToken\"6\x82\xd3\xe4\x93\x02\x30\"+/orchestrator/v1/{name=joinTokens/*}:revoke:\x01*\x12\x9a\x01\n\x0f\x43reateJoinToken\x12..animus.orchestrator.v1.CreateJoinTokenRequest\x1a/.animus.orchestrator.v1.CreateJoinTokenResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/orchestrator/v1/joinTokens:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,6 +65,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENT'].fields_by_name['last_seen_time']._serialized_options = b'\342A\001\003'
   _globals['_AGENT'].fields_by_name['certificate_expire_time']._loaded_options = None
   _globals['_AGENT'].fields_by_name['certificate_expire_time']._serialized_options = b'\342A\001\003'
+  _globals['_AGENT'].fields_by_name['state_message']._loaded_options = None
+  _globals['_AGENT'].fields_by_name['state_message']._serialized_options = b'\342A\001\003'
+  _globals['_AGENT'].fields_by_name['drain_time']._loaded_options = None
+  _globals['_AGENT'].fields_by_name['drain_time']._serialized_options = b'\342A\001\003'
+  _globals['_AGENT'].fields_by_name['drain_deadline_time']._loaded_options = None
+  _globals['_AGENT'].fields_by_name['drain_deadline_time']._serialized_options = b'\342A\001\003'
+  _globals['_AGENT'].fields_by_name['drained_time']._loaded_options = None
+  _globals['_AGENT'].fields_by_name['drained_time']._serialized_options = b'\342A\001\003'
+  _globals['_AGENT'].fields_by_name['revoke_time']._loaded_options = None
+  _globals['_AGENT'].fields_by_name['revoke_time']._serialized_options = b'\342A\001\003'
+  _globals['_AGENT'].fields_by_name['clock_offset']._loaded_options = None
+  _globals['_AGENT'].fields_by_name['clock_offset']._serialized_options = b'\342A\001\003'
+  _globals['_AGENT'].fields_by_name['attestation_key_id']._loaded_options = None
+  _globals['_AGENT'].fields_by_name['attestation_key_id']._serialized_options = b'\342A\001\003'
+  _globals['_AGENT'].fields_by_name['attestation_expire_time']._loaded_options = None
+  _globals['_AGENT'].fields_by_name['attestation_expire_time']._serialized_options = b'\342A\001\003'
   _globals['_AGENT']._loaded_options = None
   _globals['_AGENT']._serialized_options = b'\352A\"\n\020animus.dev/Agent\022\016agents/{agent}'
   _globals['_GETAGENTREQUEST'].fields_by_name['name']._loaded_options = None
@@ -90,30 +107,156 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEJOINTOKENREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_CREATEJOINTOKENRESPONSE'].fields_by_name['token']._loaded_options = None
   _globals['_CREATEJOINTOKENRESPONSE'].fields_by_name['token']._serialized_options = b'\210\262\031\001'
+  _globals['_CORDONAGENTREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_CORDONAGENTREQUEST'].fields_by_name['name']._serialized_options = b'\272H1r/2-^agents/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$'
+  _globals['_CORDONAGENTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CORDONAGENTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_CORDONAGENTREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_CORDONAGENTREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\034r\032\020\001(\200\0102\023^[^\\x00-\\x1f\\x7f]*$'
+  _globals['_UNCORDONAGENTREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_UNCORDONAGENTREQUEST'].fields_by_name['name']._serialized_options = b'\272H1r/2-^agents/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$'
+  _globals['_UNCORDONAGENTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UNCORDONAGENTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_DRAINAGENTREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DRAINAGENTREQUEST'].fields_by_name['name']._serialized_options = b'\272H1r/2-^agents/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$'
+  _globals['_DRAINAGENTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_DRAINAGENTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_DRAINAGENTREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_DRAINAGENTREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\032r\030(\200\0102\023^[^\\x00-\\x1f\\x7f]*$'
+  _globals['_DRAINAGENTREQUEST'].fields_by_name['grace']._loaded_options = None
+  _globals['_DRAINAGENTREQUEST'].fields_by_name['grace']._serialized_options = b'\272H\014\252\001\t\"\005\010\200\232\236\0012\000'
+  _globals['_REVOKEAGENTREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_REVOKEAGENTREQUEST'].fields_by_name['name']._serialized_options = b'\272H1r/2-^agents/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$'
+  _globals['_REVOKEAGENTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_REVOKEAGENTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_REVOKEAGENTREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_REVOKEAGENTREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\034r\032\020\001(\200\0102\023^[^\\x00-\\x1f\\x7f]*$'
+  _globals['_LISTAGENTATTEMPTSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_LISTAGENTATTEMPTSREQUEST'].fields_by_name['parent']._serialized_options = b'\272H1r/2-^agents/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$'
+  _globals['_LISTAGENTATTEMPTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTAGENTATTEMPTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTAGENTATTEMPTSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTAGENTATTEMPTSREQUEST'].fields_by_name['order_by']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTAGENTLOGSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_LISTAGENTLOGSREQUEST'].fields_by_name['parent']._serialized_options = b'\272H1r/2-^agents/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$'
+  _globals['_LISTAGENTLOGSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTAGENTLOGSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTAGENTLOGSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTAGENTLOGSREQUEST'].fields_by_name['order_by']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTAGENTLOGSREQUEST'].fields_by_name['min_level']._loaded_options = None
+  _globals['_LISTAGENTLOGSREQUEST'].fields_by_name['min_level']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTAGENTLOGSREQUEST'].fields_by_name['after_index']._loaded_options = None
+  _globals['_LISTAGENTLOGSREQUEST'].fields_by_name['after_index']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_JOINTOKEN_LABELSENTRY']._loaded_options = None
+  _globals['_JOINTOKEN_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_JOINTOKEN'].fields_by_name['name']._loaded_options = None
+  _globals['_JOINTOKEN'].fields_by_name['name']._serialized_options = b'\342A\001\010'
+  _globals['_JOINTOKEN'].fields_by_name['state']._loaded_options = None
+  _globals['_JOINTOKEN'].fields_by_name['state']._serialized_options = b'\342A\001\003'
+  _globals['_JOINTOKEN'].fields_by_name['agent']._loaded_options = None
+  _globals['_JOINTOKEN'].fields_by_name['agent']._serialized_options = b'\342A\001\003'
+  _globals['_JOINTOKEN'].fields_by_name['pool']._loaded_options = None
+  _globals['_JOINTOKEN'].fields_by_name['pool']._serialized_options = b'\342A\001\003'
+  _globals['_JOINTOKEN'].fields_by_name['projects']._loaded_options = None
+  _globals['_JOINTOKEN'].fields_by_name['projects']._serialized_options = b'\342A\001\003'
+  _globals['_JOINTOKEN'].fields_by_name['labels']._loaded_options = None
+  _globals['_JOINTOKEN'].fields_by_name['labels']._serialized_options = b'\342A\001\003'
+  _globals['_JOINTOKEN'].fields_by_name['replace_identity']._loaded_options = None
+  _globals['_JOINTOKEN'].fields_by_name['replace_identity']._serialized_options = b'\342A\001\003'
+  _globals['_JOINTOKEN'].fields_by_name['creator']._loaded_options = None
+  _globals['_JOINTOKEN'].fields_by_name['creator']._serialized_options = b'\342A\001\003'
+  _globals['_JOINTOKEN'].fields_by_name['create_time']._loaded_options = None
+  _globals['_JOINTOKEN'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_JOINTOKEN'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_JOINTOKEN'].fields_by_name['expire_time']._serialized_options = b'\342A\001\003'
+  _globals['_JOINTOKEN'].fields_by_name['use_time']._loaded_options = None
+  _globals['_JOINTOKEN'].fields_by_name['use_time']._serialized_options = b'\342A\001\003'
+  _globals['_JOINTOKEN']._loaded_options = None
+  _globals['_JOINTOKEN']._serialized_options = b'\352A/\n\024animus.dev/JoinToken\022\027joinTokens/{join_token}'
+  _globals['_LISTJOINTOKENSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTJOINTOKENSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTJOINTOKENSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTJOINTOKENSREQUEST'].fields_by_name['order_by']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTJOINTOKENSREQUEST'].fields_by_name['agent']._loaded_options = None
+  _globals['_LISTJOINTOKENSREQUEST'].fields_by_name['agent']._serialized_options = b'\272H4r/2-^agents/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\330\001\001'
+  _globals['_REVOKEJOINTOKENREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_REVOKEJOINTOKENREQUEST'].fields_by_name['name']._serialized_options = b'\272H%r#2!^joinTokens/[A-Za-z0-9_-]{1,128}$'
+  _globals['_REVOKEJOINTOKENREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_REVOKEJOINTOKENREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_AGENTSERVICE'].methods_by_name['GetAgent']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['GetAgent']._serialized_options = b'\202\323\344\223\002\"\022 /orchestrator/v1/{name=agents/*}'
   _globals['_AGENTSERVICE'].methods_by_name['ListAgents']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['ListAgents']._serialized_options = b'\202\323\344\223\002\031\022\027/orchestrator/v1/agents'
+  _globals['_AGENTSERVICE'].methods_by_name['CordonAgent']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['CordonAgent']._serialized_options = b'\202\323\344\223\002,\"\'/orchestrator/v1/{name=agents/*}:cordon:\001*'
+  _globals['_AGENTSERVICE'].methods_by_name['UncordonAgent']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['UncordonAgent']._serialized_options = b'\202\323\344\223\002.\")/orchestrator/v1/{name=agents/*}:uncordon:\001*'
+  _globals['_AGENTSERVICE'].methods_by_name['DrainAgent']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['DrainAgent']._serialized_options = b'\202\323\344\223\002+\"&/orchestrator/v1/{name=agents/*}:drain:\001*'
+  _globals['_AGENTSERVICE'].methods_by_name['RevokeAgent']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['RevokeAgent']._serialized_options = b'\202\323\344\223\002,\"\'/orchestrator/v1/{name=agents/*}:revoke:\001*'
+  _globals['_AGENTSERVICE'].methods_by_name['ListAgentAttempts']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['ListAgentAttempts']._serialized_options = b'\202\323\344\223\002-\022+/orchestrator/v1/{parent=agents/*}/attempts'
+  _globals['_AGENTSERVICE'].methods_by_name['ListAgentLogs']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['ListAgentLogs']._serialized_options = b'\202\323\344\223\002)\022\'/orchestrator/v1/{parent=agents/*}/logs'
+  _globals['_AGENTSERVICE'].methods_by_name['ListJoinTokens']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['ListJoinTokens']._serialized_options = b'\202\323\344\223\002\035\022\033/orchestrator/v1/joinTokens'
+  _globals['_AGENTSERVICE'].methods_by_name['RevokeJoinToken']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['RevokeJoinToken']._serialized_options = b'\202\323\344\223\0020\"+/orchestrator/v1/{name=joinTokens/*}:revoke:\001*'
   _globals['_AGENTSERVICE'].methods_by_name['CreateJoinToken']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['CreateJoinToken']._serialized_options = b'\202\323\344\223\002 \"\033/orchestrator/v1/joinTokens:\001*'
-  _globals['_AGENT']._serialized_start=345
-  _globals['_AGENT']._serialized_end=1063
-  _globals['_AGENT_LABELSENTRY']._serialized_start=830
-  _globals['_AGENT_LABELSENTRY']._serialized_end=875
-  _globals['_AGENT_STATE']._serialized_start=878
-  _globals['_AGENT_STATE']._serialized_end=1024
-  _globals['_GETAGENTREQUEST']._serialized_start=1065
-  _globals['_GETAGENTREQUEST']._serialized_end=1150
-  _globals['_LISTAGENTSREQUEST']._serialized_start=1153
-  _globals['_LISTAGENTSREQUEST']._serialized_end=1363
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=1365
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=1457
-  _globals['_CREATEJOINTOKENREQUEST']._serialized_start=1460
-  _globals['_CREATEJOINTOKENREQUEST']._serialized_end=1997
-  _globals['_CREATEJOINTOKENREQUEST_LABELSENTRY']._serialized_start=830
-  _globals['_CREATEJOINTOKENREQUEST_LABELSENTRY']._serialized_end=875
-  _globals['_CREATEJOINTOKENRESPONSE']._serialized_start=1999
-  _globals['_CREATEJOINTOKENRESPONSE']._serialized_end=2109
-  _globals['_AGENTSERVICE']._serialized_start=2112
-  _globals['_AGENTSERVICE']._serialized_end=2544
+  _globals['_AGENT']._serialized_start=379
+  _globals['_AGENT']._serialized_end=1543
+  _globals['_AGENT_LABELSENTRY']._serialized_start=1291
+  _globals['_AGENT_LABELSENTRY']._serialized_end=1336
+  _globals['_AGENT_STATE']._serialized_start=1339
+  _globals['_AGENT_STATE']._serialized_end=1504
+  _globals['_GETAGENTREQUEST']._serialized_start=1545
+  _globals['_GETAGENTREQUEST']._serialized_end=1630
+  _globals['_LISTAGENTSREQUEST']._serialized_start=1633
+  _globals['_LISTAGENTSREQUEST']._serialized_end=1843
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=1845
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=1937
+  _globals['_CREATEJOINTOKENREQUEST']._serialized_start=1940
+  _globals['_CREATEJOINTOKENREQUEST']._serialized_end=2503
+  _globals['_CREATEJOINTOKENREQUEST_LABELSENTRY']._serialized_start=1291
+  _globals['_CREATEJOINTOKENREQUEST_LABELSENTRY']._serialized_end=1336
+  _globals['_CREATEJOINTOKENRESPONSE']._serialized_start=2505
+  _globals['_CREATEJOINTOKENRESPONSE']._serialized_end=2615
+  _globals['_CORDONAGENTREQUEST']._serialized_start=2618
+  _globals['_CORDONAGENTREQUEST']._serialized_end=2802
+  _globals['_UNCORDONAGENTREQUEST']._serialized_start=2805
+  _globals['_UNCORDONAGENTREQUEST']._serialized_end=2942
+  _globals['_DRAINAGENTREQUEST']._serialized_start=2945
+  _globals['_DRAINAGENTREQUEST']._serialized_end=3185
+  _globals['_REVOKEAGENTREQUEST']._serialized_start=3188
+  _globals['_REVOKEAGENTREQUEST']._serialized_end=3372
+  _globals['_LISTAGENTATTEMPTSREQUEST']._serialized_start=3375
+  _globals['_LISTAGENTATTEMPTSREQUEST']._serialized_end=3595
+  _globals['_LISTAGENTATTEMPTSRESPONSE']._serialized_start=3597
+  _globals['_LISTAGENTATTEMPTSRESPONSE']._serialized_end=3705
+  _globals['_AGENTATTEMPT']._serialized_start=3708
+  _globals['_AGENTATTEMPT']._serialized_end=3991
+  _globals['_LISTAGENTLOGSREQUEST']._serialized_start=3994
+  _globals['_LISTAGENTLOGSREQUEST']._serialized_end=4292
+  _globals['_LISTAGENTLOGSRESPONSE']._serialized_start=4294
+  _globals['_LISTAGENTLOGSRESPONSE']._serialized_end=4395
+  _globals['_AGENTLOGLINE']._serialized_start=4398
+  _globals['_AGENTLOGLINE']._serialized_end=4742
+  _globals['_AGENTLOGLINE_LEVEL']._serialized_start=4660
+  _globals['_AGENTLOGLINE_LEVEL']._serialized_end=4742
+  _globals['_JOINTOKEN']._serialized_start=4745
+  _globals['_JOINTOKEN']._serialized_end=5392
+  _globals['_JOINTOKEN_LABELSENTRY']._serialized_start=1291
+  _globals['_JOINTOKEN_LABELSENTRY']._serialized_end=1336
+  _globals['_JOINTOKEN_STATE']._serialized_start=5238
+  _globals['_JOINTOKEN_STATE']._serialized_end=5340
+  _globals['_LISTJOINTOKENSREQUEST']._serialized_start=5395
+  _globals['_LISTJOINTOKENSREQUEST']._serialized_end=5599
+  _globals['_LISTJOINTOKENSRESPONSE']._serialized_start=5601
+  _globals['_LISTJOINTOKENSRESPONSE']._serialized_end=5706
+  _globals['_REVOKEJOINTOKENREQUEST']._serialized_start=5708
+  _globals['_REVOKEJOINTOKENREQUEST']._serialized_end=5821
+  _globals['_AGENTSERVICE']._serialized_start=5824
+  _globals['_AGENTSERVICE']._serialized_end=7477
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AgentServiceStub:
-    """AgentService shows agents and makes the tokens with which nodes join.
+    """AgentService shows agents, takes them out of service, and makes the tokens with which nodes join.
     """
 
     def __init__(self, channel):
@@ -45,6 +45,46 @@ class AgentServiceStub:
                 request_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentsRequest.SerializeToString,
                 response_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentsResponse.FromString,
                 _registered_method=True)
+        self.CordonAgent = channel.unary_unary(
+                '/animus.orchestrator.v1.AgentService/CordonAgent',
+                request_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.CordonAgentRequest.SerializeToString,
+                response_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.Agent.FromString,
+                _registered_method=True)
+        self.UncordonAgent = channel.unary_unary(
+                '/animus.orchestrator.v1.AgentService/UncordonAgent',
+                request_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.UncordonAgentRequest.SerializeToString,
+                response_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.Agent.FromString,
+                _registered_method=True)
+        self.DrainAgent = channel.unary_unary(
+                '/animus.orchestrator.v1.AgentService/DrainAgent',
+                request_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.DrainAgentRequest.SerializeToString,
+                response_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.Agent.FromString,
+                _registered_method=True)
+        self.RevokeAgent = channel.unary_unary(
+                '/animus.orchestrator.v1.AgentService/RevokeAgent',
+                request_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.RevokeAgentRequest.SerializeToString,
+                response_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.Agent.FromString,
+                _registered_method=True)
+        self.ListAgentAttempts = channel.unary_unary(
+                '/animus.orchestrator.v1.AgentService/ListAgentAttempts',
+                request_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentAttemptsRequest.SerializeToString,
+                response_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentAttemptsResponse.FromString,
+                _registered_method=True)
+        self.ListAgentLogs = channel.unary_unary(
+                '/animus.orchestrator.v1.AgentService/ListAgentLogs',
+                request_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentLogsRequest.SerializeToString,
+                response_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentLogsResponse.FromString,
+                _registered_method=True)
+        self.ListJoinTokens = channel.unary_unary(
+                '/animus.orchestrator.v1.AgentService/ListJoinTokens',
+                request_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListJoinTokensRequest.SerializeToString,
+                response_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListJoinTokensResponse.FromString,
+                _registered_method=True)
+        self.RevokeJoinToken = channel.unary_unary(
+                '/animus.orchestrator.v1.AgentService/RevokeJoinToken',
+                request_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.RevokeJoinTokenRequest.SerializeToString,
+                response_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.JoinToken.FromString,
+                _registered_method=True)
         self.CreateJoinToken = channel.unary_unary(
                 '/animus.orchestrator.v1.AgentService/CreateJoinToken',
                 request_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.CreateJoinTokenRequest.SerializeToString,
@@ -53,7 +93,7 @@ class AgentServiceStub:
 
 
 class AgentServiceServicer:
-    """AgentService shows agents and makes the tokens with which nodes join.
+    """AgentService shows agents, takes them out of service, and makes the tokens with which nodes join.
     """
 
     def GetAgent(self, request, context):
@@ -64,6 +104,64 @@ class AgentServiceServicer:
 
     def ListAgents(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CordonAgent(self, request, context):
+        """The agent takes no new work; what it runs goes on. An agent that is cordoned already keeps its reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UncordonAgent(self, request, context):
+        """Ends a cordon and a drain. Refused with IDENTITY_CLONED until the node has enrolled again with new keys.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainAgent(self, request, context):
+        """The agent takes no new work and finishes what it runs: DRAINING, and DRAINED when it is empty. After the grace, if
+        there is one, what still runs is stopped as PREEMPTED and retried elsewhere. Asked again, the grace is set anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeAgent(self, request, context):
+        """Irreversible. Cuts the agent's stream, refuses its certificates everywhere, and ends its attempts as LOST; their
+        successors begin when the leases have run out. The name is never given again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAgentAttempts(self, request, context):
+        """Every attempt the agent was ever given, with what it signed. Newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAgentLogs(self, request, context):
+        """The agent's own log lines: a bounded number of the newest, as it sent them. Never the output of steps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListJoinTokens(self, request, context):
+        """Tokens that were made, without their secrets. Newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeJoinToken(self, request, context):
+        """A token that nobody has used serves nobody any more. One that was used is refused with TOKEN_USED: revoke the agent.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -88,6 +186,46 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     request_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentsRequest.FromString,
                     response_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentsResponse.SerializeToString,
             ),
+            'CordonAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.CordonAgent,
+                    request_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.CordonAgentRequest.FromString,
+                    response_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.Agent.SerializeToString,
+            ),
+            'UncordonAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.UncordonAgent,
+                    request_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.UncordonAgentRequest.FromString,
+                    response_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.Agent.SerializeToString,
+            ),
+            'DrainAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainAgent,
+                    request_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.DrainAgentRequest.FromString,
+                    response_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.Agent.SerializeToString,
+            ),
+            'RevokeAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeAgent,
+                    request_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.RevokeAgentRequest.FromString,
+                    response_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.Agent.SerializeToString,
+            ),
+            'ListAgentAttempts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAgentAttempts,
+                    request_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentAttemptsRequest.FromString,
+                    response_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentAttemptsResponse.SerializeToString,
+            ),
+            'ListAgentLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAgentLogs,
+                    request_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentLogsRequest.FromString,
+                    response_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentLogsResponse.SerializeToString,
+            ),
+            'ListJoinTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJoinTokens,
+                    request_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListJoinTokensRequest.FromString,
+                    response_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListJoinTokensResponse.SerializeToString,
+            ),
+            'RevokeJoinToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeJoinToken,
+                    request_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.RevokeJoinTokenRequest.FromString,
+                    response_serializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.JoinToken.SerializeToString,
+            ),
             'CreateJoinToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateJoinToken,
                     request_deserializer=animus_dot_orchestrator_dot_v1_dot_agent__pb2.CreateJoinTokenRequest.FromString,
@@ -102,7 +240,7 @@ def add_AgentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AgentService:
-    """AgentService shows agents and makes the tokens with which nodes join.
+    """AgentService shows agents, takes them out of service, and makes the tokens with which nodes join.
     """
 
     @staticmethod
@@ -149,6 +287,222 @@ class AgentService:
             '/animus.orchestrator.v1.AgentService/ListAgents',
             animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentsRequest.SerializeToString,
             animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CordonAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/animus.orchestrator.v1.AgentService/CordonAgent',
+            animus_dot_orchestrator_dot_v1_dot_agent__pb2.CordonAgentRequest.SerializeToString,
+            animus_dot_orchestrator_dot_v1_dot_agent__pb2.Agent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UncordonAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/animus.orchestrator.v1.AgentService/UncordonAgent',
+            animus_dot_orchestrator_dot_v1_dot_agent__pb2.UncordonAgentRequest.SerializeToString,
+            animus_dot_orchestrator_dot_v1_dot_agent__pb2.Agent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/animus.orchestrator.v1.AgentService/DrainAgent',
+            animus_dot_orchestrator_dot_v1_dot_agent__pb2.DrainAgentRequest.SerializeToString,
+            animus_dot_orchestrator_dot_v1_dot_agent__pb2.Agent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/animus.orchestrator.v1.AgentService/RevokeAgent',
+            animus_dot_orchestrator_dot_v1_dot_agent__pb2.RevokeAgentRequest.SerializeToString,
+            animus_dot_orchestrator_dot_v1_dot_agent__pb2.Agent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAgentAttempts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/animus.orchestrator.v1.AgentService/ListAgentAttempts',
+            animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentAttemptsRequest.SerializeToString,
+            animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAgentLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/animus.orchestrator.v1.AgentService/ListAgentLogs',
+            animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentLogsRequest.SerializeToString,
+            animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListAgentLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJoinTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/animus.orchestrator.v1.AgentService/ListJoinTokens',
+            animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListJoinTokensRequest.SerializeToString,
+            animus_dot_orchestrator_dot_v1_dot_agent__pb2.ListJoinTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeJoinToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/animus.orchestrator.v1.AgentService/RevokeJoinToken',
+            animus_dot_orchestrator_dot_v1_dot_agent__pb2.RevokeJoinTokenRequest.SerializeToString,
+            animus_dot_orchestrator_dot_v1_dot_agent__pb2.JoinToken.FromString,
             options,
             channel_credentials,
             insecure,
