@@ -249,12 +249,13 @@ class RuncDriver:
 
     def _creators(self, container: str) -> list[int]:
         """conmon and runc at work on a container; read off the process table, for nobody may have noted them."""
-        found, name = [], container.encode()
+        # Another agent on this machine may have an attempt of the same name; it has another folder.
+        found, name, root = [], container.encode(), f"--root={self._state}".encode()
         for entry in os.scandir("/proc"):
             if entry.name.isdigit():
                 with suppress(OSError):
                     arguments = Path(entry.path, "cmdline").read_bytes().split(b"\0")
-                    if name in arguments and os.path.basename(arguments[0]) in self._makers:
+                    if name in arguments and root in arguments and os.path.basename(arguments[0]) in self._makers:
                         found.append(int(entry.name))
         return found
 
