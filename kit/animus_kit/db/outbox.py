@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from animus_kit.actor import Actor
+from animus_kit.db import bulk
 from animus_kit.documents import event
 
 GRANTS = {"outbox": "SELECT, INSERT, UPDATE, DELETE", "outbox_source": "SELECT, UPDATE"}
@@ -87,6 +88,10 @@ SELECT CASE WHEN sleeping THEN pg_notify('outbox_' || current_schema(), '') END 
 """)
 
 
+_WAKE = sa.text("SELECT CASE WHEN sleeping THEN pg_notify('outbox_' || current_schema(), '') END FROM outbox_source")
+_OUTBOX = sa.table("outbox")
+
+
 def emit(
     conn: sa.Connection,
     event_type: str,
@@ -109,6 +114,15 @@ def emit_many(conn: sa.Connection, events: Sequence[Event]) -> None:
     if not events:
         return
     payloads = [_payload(one) for one in events]
+    if len(events) >= bulk.COPY_FROM:
+        rows = [
+            {"event_type": one.event_type, "project": one.project, "resource": one.resource, "actor": str(one.actor),
+             "request_id": one.request_id, "payload": payload}
+            for one, payload in zip(events, payloads, strict=True)
+        ]  # fmt: skip
+        bulk.insert(conn, _OUTBOX, rows)
+        conn.execute(_WAKE)
+        return
     conn.execute(
         _EMIT,
         {

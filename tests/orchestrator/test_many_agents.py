@@ -1,0 +1,44 @@
+"""Two thousand agents on one dispatch process: they stay connected, and their heartbeats cost the database nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from animus_kit.db.engine import transaction
+from tests.orchestrator import fleet
+from tests.orchestrator.world import World
+
+AGENTS = 2000
+SECONDS = 12.0
+INTERVAL = 4.0
+
+
+@pytest.fixture
+def own(postgres: Any, tmp_path: Path):
+    """A world of its own: other tests' sessions would be counted too. Its dispatch is another process."""
+    database = postgres.database(("animus_orchestrator",))
+    with World(database, tmp_path) as world:
+        world.dispatch.stop()
+        yield world
+    database.drop()
+
+
+def test_two_thousand_agents_idle_on_one_dispatch_process(own: World, tmp_path: Path) -> None:
+    fleet.enrol(own, AGENTS)
+    report = fleet.measure(own, tmp_path / "dispatch.log", AGENTS, SECONDS, INTERVAL)
+    assert report.errors == []
+    # Each beat at least as often as it should have, but for those under way at the ends.
+    assert len(report.heartbeats_ms) >= AGENTS * (SECONDS / INTERVAL - 1)
+    # Far above what it takes (docs/benchmarks.md): this holds on a busy machine too, and finds what grows with each agent.
+    assert report.rss_per_agent < 200_000
+    assert report.cpu < 1.0
+    with transaction(own.engine) as conn:
+        sessions = conn.execute(sa.text("SELECT count(*) FROM agents WHERE session = 1")).scalar_one()
+        writes = conn.execute(sa.text("SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'agents'")).scalar_one()
+    assert sessions == AGENTS
+    # Opening, closing, and the whole Status that comes first: not one for each heartbeat.
+    assert writes <= 5 * AGENTS < len(report.heartbeats_ms) + 4 * AGENTS
