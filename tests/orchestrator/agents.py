@@ -54,6 +54,8 @@ class Agent:
             self.enroll(self.token(**token))
 
     def token(self, **fields: Any) -> str:
+        if "pool" in fields:
+            self.world.pool(fields["pool"])
         request = agent_pb2.CreateJoinTokenRequest(agent_id=self.name, **fields)
         return self.world.agents.CreateJoinToken(request, **self.world.as_user()).token
 

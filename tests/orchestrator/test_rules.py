@@ -14,56 +14,9 @@ from animus_orchestrator.dispatch.work import SessionState, Size
 from animus_orchestrator.domain import agent as agents
 from animus_orchestrator.domain.agent import Agent, AgentState
 from animus_orchestrator.domain.errors import BindingsInvalid, TokenInvalid
-from animus_orchestrator.domain.scheduler import Gpu, Need, Room, obstacle, place
+from animus_orchestrator.domain.scheduler import Gpu, Room
 from animus_orchestrator.service import convert
 from animus_orchestrator.store.logs import Chunk, Tally, fit
-
-NEED = Need(1, "p", "default", 1000, 100, 1, "H200", "linux/amd64", frozenset({"network-none"}))
-ROOM = Room(
-    "n1", "default", 2, 2000, 200, (Gpu("u1", "H200"), Gpu("u2", "L4")), frozenset(), "linux/amd64",
-    frozenset({"network-none"}),
-)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({"pool": "gpu"}, "pool"),
-        ({"projects": frozenset({"q"})}, "project"),
-        ({"platform": "linux/arm64"}, "platform"),
-        ({"capabilities": frozenset()}, "lacks network-none"),
-        ({"attempts": 0}, "no more attempts"),
-        ({"cpu_millis": 999}, "core"),
-        ({"memory_bytes": 99}, "memory"),
-        ({"gpus": (Gpu("u2", "L4"),)}, "GPU"),
-    ],
-)
-def test_each_obstacle_is_told(change, why):
-    from dataclasses import replace
-
-    assert obstacle(NEED, ROOM) == ""
-    assert why in obstacle(NEED, replace(ROOM, **change))
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), max_size=20),
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 8), st.integers(0, 8)), max_size=5),
-)
-def test_no_room_is_overfilled_and_no_step_placed_twice(needs, rooms):
-    wanted = [Need(i, "p", "d", cpu, memory) for i, (cpu, memory) in enumerate(needs)]
-    offered = {f"n{i}": Room(f"n{i}", "d", slots, cpu, memory) for i, (slots, cpu, memory) in enumerate(rooms)}
-    placed = place(wanted, offered.values())
-    assert len({p.step_uid for p in placed}) == len(placed)
-    for name, room in offered.items():
-        mine = [wanted[p.step_uid] for p in placed if p.agent == name]
-        assert len(mine) <= room.attempts
-        assert sum(n.cpu_millis for n in mine) <= room.cpu_millis
-        assert sum(n.memory_bytes for n in mine) <= room.memory_bytes
-
-
-def test_gpus_are_given_to_one_step_each():
-    placed = place([NEED, Need(2, "p", "default", 1, 1, 1, "H200")], [ROOM])
-    assert [(p.step_uid, p.gpu_uuids) for p in placed] == [(1, ("u1",))]
 
 
 def test_room_is_what_was_stated_less_what_was_given_and_plus_what_ended():

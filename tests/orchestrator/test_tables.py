@@ -13,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from animus.agent.v1 import dispatch_pb2, enrollment_pb2
-from animus.orchestrator.v1 import agent_pb2, pipeline_pb2, run_pb2, run_stream_pb2
+from animus.orchestrator.v1 import agent_pb2, pipeline_pb2, pool_pb2, quota_pb2, run_pb2, run_stream_pb2
 from animus_kit.settings import SettingsError, load
 from animus_orchestrator import __main__ as program
 from animus_orchestrator import permissions
@@ -25,7 +25,7 @@ from animus_orchestrator.domain.step import StepState
 from animus_orchestrator.settings import DispatchSettings
 from animus_orchestrator.store.schema import metadata
 
-MODULES = (agent_pb2, pipeline_pb2, run_pb2, run_stream_pb2, dispatch_pb2, enrollment_pb2)
+MODULES = (agent_pb2, pipeline_pb2, pool_pb2, quota_pb2, run_pb2, run_stream_pb2, dispatch_pb2, enrollment_pb2)
 
 
 def test_every_method_has_a_row_and_no_row_is_left_over():
@@ -101,7 +101,7 @@ def test_settings_that_cannot_work_are_refused_together():
     assert {"ANIMUS_DSN: must be set", "ANIMUS_CONTRACT_KEY: must be set"} <= set(error.value.problems)
     every = {f"ANIMUS_{f.upper()}": "/x" for f in DispatchSettings.__dataclass_fields__}
     every |= {"ANIMUS_LEASE_DURATION": "10s", "ANIMUS_LEASE_MARGIN": "5s", "ANIMUS_STATUS_INTERVAL": "4s"}
-    every["ANIMUS_LOG_LIMIT_BYTES"] = "1"
+    every |= {"ANIMUS_LOG_LIMIT_BYTES": "1", "ANIMUS_RESERVE_AFTER": "60s"}
     with pytest.raises(SettingsError, match="ANIMUS_STATUS_INTERVAL"):
         load(DispatchSettings, every)
     load(DispatchSettings, {**every, "ANIMUS_STATUS_INTERVAL": "2s"})

@@ -20,6 +20,9 @@ from animus.orchestrator.v1 import (
     agent_pb2_grpc,
     pipeline_pb2,
     pipeline_pb2_grpc,
+    pool_pb2,
+    pool_pb2_grpc,
+    quota_pb2_grpc,
     run_pb2,
     run_pb2_grpc,
     run_stream_pb2_grpc,
@@ -151,6 +154,8 @@ class World:
         self.pipelines = pipeline_pb2_grpc.PipelineServiceStub(channel)
         self.runs = run_pb2_grpc.RunServiceStub(channel)
         self.agents = agent_pb2_grpc.AgentServiceStub(channel)
+        self.quotas = quota_pb2_grpc.QuotaServiceStub(channel)
+        self.pools = pool_pb2_grpc.PoolServiceStub(channel)
         self.streams = run_stream_pb2_grpc.RunStreamServiceStub(stream)
         return self
 
@@ -212,6 +217,14 @@ class World:
 
     def project(self) -> str:
         return f"projects/p{uuid.uuid4().hex[:10]}"
+
+    def pool(self, name: str) -> str:
+        """Makes a pool, if there is none of this name."""
+        try:
+            self.pools.CreatePool(pool_pb2.CreatePoolRequest(pool_id=name), **self.as_user())
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.ALREADY_EXISTS
+        return name
 
     def submit(self, project: str, document: bytes, **changes: Any) -> Any:
         """Makes pipeline, version and run; answers the run."""

@@ -9,7 +9,7 @@ from animus_policy.permissions import ROWS
 
 SERVICES = Path(__file__).resolve().parents[2] / "services"
 # Asked by a handler rather than by a row, or by the engine of decisions.
-ASKED_ELSEWHERE = {"audit.events.get", SUBMIT}
+ASKED_ELSEWHERE = {"audit.events.get", "orchestrator.runs.prioritize", SUBMIT}
 
 
 def tables():

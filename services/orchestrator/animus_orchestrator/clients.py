@@ -21,6 +21,10 @@ class Catalog:
         """Raises: RemoteError."""
         return _call(self._stub.ResolveBindings, request)
 
+    def stored_bytes(self, project: str) -> int | None:
+        """What the project stores; None when the catalog does not answer."""
+        return None
+
 
 class Policy:
     def __init__(self, channel: grpc.Channel):

@@ -46,6 +46,7 @@ class DispatchSettings:
     lease_margin: Duration = Duration(15)
     status_interval: Duration = Duration(10)
     log_limit_bytes: int = 64 << 20
+    reserve_after: Duration = Duration(60)
     metrics_listen: str = ""
     log_level: str = "INFO"
 

@@ -13,7 +13,14 @@ from sqlalchemy import Engine
 
 from animus.agent.v1 import dispatch_pb2_grpc, enrollment_pb2_grpc
 from animus.audit.v1 import ingest_pb2_grpc
-from animus.orchestrator.v1 import agent_pb2_grpc, pipeline_pb2_grpc, run_pb2_grpc, run_stream_pb2_grpc
+from animus.orchestrator.v1 import (
+    agent_pb2_grpc,
+    pipeline_pb2_grpc,
+    pool_pb2_grpc,
+    quota_pb2_grpc,
+    run_pb2_grpc,
+    run_stream_pb2_grpc,
+)
 from animus_kit import pki
 from animus_kit.channel import dial
 from animus_kit.clock import Clock
@@ -37,7 +44,10 @@ from animus_orchestrator.dispatch.writer import Limits, Writer
 from animus_orchestrator.service.agents import AgentService
 from animus_orchestrator.service.dispatch import DispatchService
 from animus_orchestrator.service.enrollment import EnrollmentService
+from animus_orchestrator.service.outlook import Outlook
 from animus_orchestrator.service.pipelines import PipelineService
+from animus_orchestrator.service.pools import PoolService
+from animus_orchestrator.service.quotas import QuotaService
 from animus_orchestrator.service.run_stream import READERS, RunStreamService
 from animus_orchestrator.service.runs import RunService
 from animus_orchestrator.settings import DispatchSettings, ServeSettings
@@ -70,15 +80,20 @@ def build_serve(it: ServeSettings, parts: Parts, verifier: TokenVerifier, access
         return Door(SERVICE, it.trust_domain, rows, verifier, access, denials, it.read_actor_key())
 
     pipelines = PipelineService(parts.engine, parts.clock)
-    runs = RunService(parts.engine, parts.clock, parts.ids, catalog, policy)
+    outlook = Outlook(parts.clock)
+    runs = RunService(parts.engine, parts.clock, parts.ids, catalog, policy, access, outlook)
+    quotas = QuotaService(parts.engine, parts.clock, catalog.stored_bytes)
+    pools = PoolService(parts.engine, parts.clock)
     agents = AgentService(parts.engine, parts.clock, parts.ids, pin)
-    streams = RunStreamService(parts.engine, hub, process.drain)
+    streams = RunStreamService(parts.engine, hub, process.drain, outlook)
     process.sync(
         it.listen,
         it.tls,
         door(permissions.API_ROWS),
         lambda s: pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(pipelines, s),
         lambda s: run_pb2_grpc.add_RunServiceServicer_to_server(runs, s),
+        lambda s: quota_pb2_grpc.add_QuotaServiceServicer_to_server(quotas, s),
+        lambda s: pool_pb2_grpc.add_PoolServiceServicer_to_server(pools, s),
         lambda s: agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, s),
     )
     process.aio(
@@ -106,6 +121,7 @@ def build_dispatch(it: DispatchSettings, parts: Parts) -> Process:
         lease=timedelta(seconds=it.lease_duration),
         lease_margin=timedelta(seconds=it.lease_margin),
         log_bytes=it.log_limit_bytes,
+        reserve_after=timedelta(seconds=it.reserve_after),
     )
     interval = timedelta(seconds=it.status_interval)
     contracts = Contracts(pki.load_signing_key(it.contract_key.read_bytes()), parts.ids, limits.agent_lease)

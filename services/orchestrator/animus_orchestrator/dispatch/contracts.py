@@ -167,6 +167,8 @@ class Contracts:
                 message=_printable(told.message),
                 exit_code=exit_code,
             )
+        if attestation_not_after is not None and now is not None and now >= attestation_not_after:
+            raise ResultRefused("ATTESTATION_EXPIRED", "the agent's attestation certificate has expired", tainted=True)
         contract = self._read(row)
         outputs = _outputs(told, contract)
         metrics = _metrics(told)

@@ -1,10 +1,11 @@
-"""Rows of agents' spools: deduplicated by (agent, spool id, seq), fenced by attempt, applied in order."""
+"""Rows of agents' spools: deduplicated by (agent, spool id, seq), fenced by attempt, applied in order without a hole."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -20,9 +21,8 @@ from animus_orchestrator.domain.errors import StaleAttempt
 from animus_orchestrator.domain.failure import FailureClass
 from animus_orchestrator.store import agents as agent_store
 from animus_orchestrator.store import graph as graph_store
-from animus_orchestrator.store import logs, queue
-from animus_orchestrator.store.facts import SERVICE, emit_agent, emit_facts
-from animus_orchestrator.store.schema import attempts, steps
+from animus_orchestrator.store import logs, queue, quotas
+from animus_orchestrator.store.facts import SERVICE, emit_agent, facts_of
 
 if TYPE_CHECKING:
     from animus_orchestrator.dispatch.writer import Batch, Limits
@@ -54,12 +54,12 @@ class _Pass:
     contracts: Contracts
     limits: Limits
     rows: dict[str, queue.AttemptRow]
-    loaded: dict[int, graph_store.Loaded]
+    checked: dict[tuple[str, int], Result | ResultRefused]
+    """What each result comes to when it is held against its contract, by attempt and seq."""
+    loaded: dict[int, graph_store.Loaded] = field(default_factory=dict)
     tallies: dict[str, logs.Tally] = field(default_factory=dict)
     chunks: list[tuple[logs.Tally, logs.Chunk]] = field(default_factory=list)
     points: list[tuple[logs.Tally, logs.Point]] = field(default_factory=list)
-    ends: list[dict] = field(default_factory=list)
-    metrics: list[dict] = field(default_factory=list)
     refused: dict[str, list[dict]] = field(default_factory=dict)
 
 
@@ -70,23 +70,30 @@ def apply(batch: Batch, works: Sequence[EventsWork], contracts: Contracts, limit
     conn = batch.conn
     spools = agent_store.lock_spools(conn, [(w.session.agent.id, w.events.spool_id) for w in works])
     fresh = [(w, e) for w in works for e in w.events.events if e.seq > spools[w.session.agent.id, w.events.spool_id]]
-    rows = queue.attempts_by_name(conn, {e.attempt for _, e in fresh})
-    own = [(rows[e.attempt], e) for w, e in fresh if e.attempt in rows and rows[e.attempt].agent == w.session.agent.id]
-    whole = {r.run_uid for r, e in own if e.WhichOneof("event") == "result"}
-    partial: dict[int, set[int]] = {}
-    for row, _ in own:
-        if row.run_uid not in whole:
-            partial.setdefault(row.run_uid, set()).add(row.step_uid)
-    state = _Pass(batch, contracts, limits, rows, graph_store.load(conn, whole | set(partial), partial=partial))
-    # The rows were read before the runs were locked: sizes of logs may have grown since.
-    ending = {r.name for r, e in own if e.WhichOneof("event") == "result"}
-    state.rows = queue.attempts_by_name(conn, rows, documents=ending)
+    told = {e.attempt for _, e in fresh if e.WhichOneof("event") == "result"}
+    rows = queue.attempts_by_name(conn, {e.attempt for _, e in fresh}, documents=contracts.unknown(told))
+    own = [
+        (w, rows[e.attempt], e) for w, e in fresh if e.attempt in rows and rows[e.attempt].agent == w.session.agent.id
+    ]
+    # Checking is most of the work: it comes before the runs are locked, since a contract never changes.
+    checked = {
+        (row.name, e.seq): _check(w, row, e.result, contracts, batch.now)
+        for w, row, e in own
+        if row.live and e.WhichOneof("event") == "result"
+    }
+    state = _Pass(batch, contracts, limits, rows, checked)
+    state.loaded = _load(conn, own, checked)
 
     acks: dict[int, Ack] = {}
     for work in works:
         key = (work.session.agent.id, work.events.spool_id)
         ack = Ack(pb.EventsAck(spool_id=work.events.spool_id))
         stale: dict[str, None] = {}
+        if work.events.after_seq > spools[key]:
+            # What lies behind a hole must wait: acknowledged, it would count as told, and so would what was lost.
+            ack.message.seq, ack.message.resend = spools[key], True
+            acks[id(work)] = ack
+            continue
         for event in work.events.events:
             if event.seq <= spools[key]:
                 continue
@@ -103,6 +110,40 @@ def apply(batch: Batch, works: Sequence[EventsWork], contracts: Contracts, limit
     agent_store.save_spools(conn, spools)
     _save(state)
     return acks
+
+
+def _load(
+    conn: sa.Connection,
+    own: Sequence[tuple[EventsWork, queue.AttemptRow, pb.SpoolEvent]],
+    checked: dict[tuple[str, int], Result | ResultRefused],
+) -> dict[int, graph_store.Loaded]:
+    """Of each run as little as its events need: a step that fails may end all the others, one that succeeds does not."""
+    whole: set[int] = set()
+    succeeding: dict[int, set[int]] = {}
+    partial: dict[int, set[int]] = {}
+    for _, row, event in own:
+        partial.setdefault(row.run_uid, set()).add(row.step_uid)
+        result = checked.get((row.name, event.seq))
+        if isinstance(result, Result) and result.state is AttemptState.SUCCEEDED:
+            succeeding[row.run_uid] = partial[row.run_uid]
+        elif result is not None:
+            whole.add(row.run_uid)
+    for uid in whole:
+        partial.pop(uid, None)
+        succeeding.pop(uid, None)
+    for uid in succeeding:
+        del partial[uid]
+    return graph_store.load(conn, whole | set(partial) | set(succeeding), partial=partial, succeeding=succeeding)
+
+
+def _check(
+    work: EventsWork, row: queue.AttemptRow, told: pb.AttemptResult, contracts: Contracts, now: datetime
+) -> Result | ResultRefused:
+    session = work.session
+    try:
+        return contracts.check(row, told, session.attestation_key, session.attestation_not_after, now)
+    except ResultRefused as refused:
+        return refused
 
 
 def _apply_one(state: _Pass, work: EventsWork, event: pb.SpoolEvent) -> bool:
@@ -130,30 +171,37 @@ def _apply_one(state: _Pass, work: EventsWork, event: pb.SpoolEvent) -> bool:
         case "metric_points":
             _points(state, row, event.metric_points)
         case "result":
-            result = _checked(state, work, row, event.result)
+            result = _result(state, row, event.seq)
             graph.finish(row.step, row.number, result, state.batch.now)
             _end(state, row, event.result, result)
             return True
     return False
 
 
-def _checked(state: _Pass, work: EventsWork, row: queue.AttemptRow, told: pb.AttemptResult) -> Result:
-    try:
-        return state.contracts.check(row, told, work.session.attestation_key)
-    except ResultRefused as refused:
-        # The attempt is this agent's, so that it may end it; but nothing of what it claims is taken.
-        state.refused.setdefault(row.agent, []).append({"attempt": row.name, "reason": refused.reason})
-        log.warning("a result was refused", extra={"attempt": row.name, "reason": refused.reason})
-        return Result(
-            state=AttemptState.FAILED,
-            failure_class=FailureClass.TAINTED if refused.tainted else FailureClass.INFRASTRUCTURE,
-            reason=refused.reason,
-            message=str(refused),
-        )
+def _result(state: _Pass, row: queue.AttemptRow, seq: int) -> Result:
+    found = state.checked.get((row.name, seq))
+    if found is None:  # it had ended when it was looked at first
+        raise StaleAttempt(f"{row.name} is no longer current")
+    if isinstance(found, Result):
+        return found
+    # The attempt is this agent's, so that it may end it; but nothing of what it claims is taken.
+    state.refused.setdefault(row.agent, []).append({"attempt": row.name, "reason": found.reason})
+    log.warning("a result was refused", extra={"attempt": row.name, "reason": found.reason})
+    return Result(
+        state=AttemptState.FAILED,
+        failure_class=FailureClass.TAINTED if found.tainted else FailureClass.INFRASTRUCTURE,
+        reason=found.reason,
+        message=str(found),
+    )
 
 
 def _tally(state: _Pass, row: queue.AttemptRow) -> logs.Tally:
-    return state.tallies.setdefault(row.name, logs.Tally(row.step_uid, row.number, row.log_size, row.metric_count))
+    found = state.tallies.get(row.name)
+    if found is None:
+        # As they are under the run's lock.
+        size, points = state.loaded[row.run_uid].sizes[row.step, row.number]
+        found = state.tallies[row.name] = logs.Tally(row.step_uid, row.number, size, points)
+    return found
 
 
 def _log(state: _Pass, row: queue.AttemptRow, chunk: pb.LogChunk) -> None:
@@ -180,40 +228,25 @@ def _end(state: _Pass, row: queue.AttemptRow, told: pb.AttemptResult, result: Re
     tally = _tally(state, row)
     if told.log_size_bytes > tally.log_size:
         tally.truncated = True
-    state.ends.append(
-        {
-            "b_uid": row.step_uid,
-            "b_number": row.number,
-            # Of a success it was checked; any other would be shown as proof of what nobody verified.
-            "b_provenance": told.provenance if result.state is AttemptState.SUCCEEDED else None,
-            "b_report": told.sandbox_report or None,
-        }
+    succeeded = result.state is AttemptState.SUCCEEDED
+    state.loaded[row.run_uid].proofs[row.step, row.number] = graph_store.Proof(
+        # Of a success it was checked; any other would be shown as proof of what nobody verified.
+        provenance=told.provenance if succeeded else None,
+        sandbox_report=told.sandbox_report or None,
+        metrics=result.metrics if succeeded else {},
     )
-    if result.state is AttemptState.SUCCEEDED and result.metrics:
-        state.metrics.append({"b_uid": row.step_uid, "b_metrics": result.metrics})
 
 
 def _save(state: _Pass) -> None:
     conn = state.batch.conn
     loaded = list(state.loaded.values())
     graph_store.save(conn, loaded)
-    if state.ends:
-        conn.execute(
-            sa.update(attempts)
-            .where(attempts.c.step_uid == sa.bindparam("b_uid"), attempts.c.number == sa.bindparam("b_number"))
-            .values(provenance=sa.bindparam("b_provenance"), sandbox_report=sa.bindparam("b_report")),
-            state.ends,
-        )
-    if state.metrics:
-        conn.execute(
-            sa.update(steps).where(steps.c.uid == sa.bindparam("b_uid")).values(metrics=sa.bindparam("b_metrics")),
-            state.metrics,
-        )
     logs.insert_chunks(conn, state.chunks)
     logs.insert_points(conn, state.points)
     logs.save_tallies(conn, list(state.tallies.values()))
     ready.fill_actions(conn, loaded)
-    emit_facts(conn, loaded)
+    state.batch.events += facts_of(conn, loaded)
+    quotas.admit_after(conn, {one.graph.run.project for one in loaded if one.graph.run.terminal})
     for agent, refusals in state.refused.items():
         for refusal in refusals[:MAX_REFUSALS_IN_LOG]:
             emit_agent(conn, "orchestrator.agent.message-refused", agent, refusal, SERVICE)

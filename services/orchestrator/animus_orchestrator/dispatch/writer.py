@@ -16,10 +16,12 @@ from sqlalchemy import Connection, Engine
 from animus.agent.v1 import dispatch_pb2 as pb
 from animus_kit.clock import Clock
 from animus_kit.db.engine import transaction
+from animus_kit.db.outbox import Event, emit_many
 from animus_kit.errors import AppError
 from animus_kit.log import get_logger
 from animus_orchestrator.dispatch import directives, events, leasing, sessions
 from animus_orchestrator.dispatch.contracts import Contracts
+from animus_orchestrator.dispatch.fleet import Fleet
 from animus_orchestrator.dispatch.work import (
     Close,
     EventsWork,
@@ -47,6 +49,8 @@ class Limits:
     """The agent's lease ends this much earlier than the server's."""
     log_bytes: int = 64 * 1024 * 1024
     metric_points: int = 100_000
+    reserve_after: timedelta = timedelta(seconds=60)
+    """A step that has waited this long is no longer passed by others without end."""
 
     @property
     def agent_lease(self) -> timedelta:
@@ -59,6 +63,10 @@ class Batch:
     def __init__(self, conn: Connection):
         self.conn = conn
         self.now = db_now(conn)
+        self.events: list[Event] = []
+        """For the outbox, written together at the end: a statement for all."""
+        self.leased: dict[str, queue.Lease] = {}
+        """By the attempt's name."""
         self._before: dict[int, tuple[SessionState, dict]] = {}
 
     def touch(self, session: SessionState) -> SessionState:
@@ -68,12 +76,14 @@ class Batch:
                 for f in ("agent", "stated", "listed", "given", "released", "sizes", "unschedulable", "closed")
             }
             self._before[id(session)] = (session, state)
+        session.version += 1
         return session
 
     def restore(self) -> None:
         for session, state in self._before.values():
             for name, value in state.items():
                 setattr(session, name, value)
+            session.version += 1
 
 
 class Writer:
@@ -84,6 +94,7 @@ class Writer:
         self._contracts = contracts
         self._clock = clock
         self._limits = limits
+        self._fleet = Fleet(clock, limits.reserve_after)
 
     def apply(self, works: Sequence[Work]) -> list[object]:
         """Answers each item, with what it asked for or with the error it is refused with."""
@@ -91,10 +102,13 @@ class Writer:
         try:
             with transaction(self._engine) as conn:
                 batch = Batch(conn)
-                return self._apply(batch, works)
+                answers = self._apply(batch, works)
+                emit_many(conn, batch.events)
+            return answers
         except BaseException:
             if batch is not None:
                 batch.restore()
+                self._contracts.forget(batch.leased)
             raise
 
     def _apply(self, batch: Batch, works: Sequence[Work]) -> list[object]:
@@ -126,20 +140,21 @@ class Writer:
             if isinstance(w, StatusWork) and answers[i] is None
         ]
         for session, status, _ in spoke:
-            sessions.take_status(batch.touch(session), status, self._clock.now())
+            sessions.take_status(batch, batch.touch(session), status, self._clock.now())
         sessions.reconcile(batch, spoke, {e.attempt for _, w in told for e in w.events.events})
         queue.renew(conn, [(h.attempt, s.agent.id) for s, status, _ in spoke for h in status.held], self._limits.lease)
         agent_store.save_seen(conn, [sessions.seen(s) for s, _, _ in spoke])
         for work in works:
             if isinstance(work, Close):  # after the last status of the same session
                 sessions.close(conn, work.session)
+                self._fleet.leave(work.session)
 
         asking: dict[str, SessionState] = {s.agent.id: s for s, _, _ in spoke}
         asking |= {w.session.agent.id: w.session for _, w in told}
         for work in works:
             if isinstance(work, Look):
                 asking |= {s.agent.id: s for s in work.sessions if id(s) not in refused and not s.closed}
-        leased = leasing.lease(batch, list(asking.values()), self._contracts, self._limits)
+        leased = leasing.lease(batch, list(asking.values()), self._contracts, self._limits, self._fleet)
 
         answering = self._who_hears(works, answers, opened, acks, leased)
         made = directives.make(batch, answering, self._limits)
@@ -163,7 +178,8 @@ class Writer:
                     if work.session.agent.id in made and (ack.ended or work.session.agent.id in leased):
                         answers[i].append(pb.ControlMessage(directive=made[work.session.agent.id]))
                 case Look():
-                    answers[i] = {s.agent.id: made[s.agent.id] for s in work.sessions if s.agent.id in made}
+                    told_off = {s.agent.id: refused[id(s)] for s in work.sessions if id(s) in refused}
+                    answers[i] = {s.agent.id: made[s.agent.id] for s in work.sessions if s.agent.id in made} | told_off
                 case Close():
                     answers[i] = True
         return answers
@@ -194,16 +210,18 @@ class Writer:
                 present[id(work.session)] = work.session
             elif isinstance(work, Look):
                 present |= {id(s): s for s in work.sessions}
-        current = agent_store.sessions(batch.conn, [s.agent.id for s in present.values()])
+        # A result is taken only of an agent that is not revoked before this is committed.
+        hold = any(isinstance(w, EventsWork) and any(e.HasField("result") for e in w.events.events) for w in works)
+        current = agent_store.sessions(batch.conn, [s.agent.id for s in present.values()], hold=hold)
         refused: dict[int, AppError] = {}
         for key, session in present.items():
-            number, revoked, cordoned = current.get(session.agent.id, (-1, True, ""))
-            if number != session.agent.session:
-                batch.touch(session).closed = True
-                refused[key] = SessionSuperseded(f"session {number} of {session.agent.name} has taken over")
-            elif revoked:
+            standing = current.get(session.agent.id)
+            if standing is None or standing.revoked:
                 batch.touch(session).closed = True
                 refused[key] = AgentRevoked(f"{session.agent.name} is revoked")
-            elif cordoned != session.agent.cordoned:
-                sessions.set_cordoned(batch.touch(session), cordoned)
+            elif standing.session != session.agent.session:
+                batch.touch(session).closed = True
+                refused[key] = SessionSuperseded(f"session {standing.session} of {session.agent.name} has taken over")
+            elif not sessions.knows(session, standing):
+                sessions.take_standing(batch.touch(session), standing)
         return refused

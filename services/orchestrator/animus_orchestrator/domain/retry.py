@@ -53,14 +53,14 @@ def decide(
     failure: FailureClass,
     *,
     ran: bool,
-    ran_attempts: int,
+    counted: int,
     early_losses: int,
     now: datetime,
     lease_until: datetime | None,
 ) -> Again | Over:
     """Decides after an attempt ended without success.
 
-    `ran_attempts` and `early_losses` count this attempt too. `lease_until` is given when the attempt's processes are
+    `counted`: attempts that count against maxAttempts; it and `early_losses` include this attempt. `lease_until` is given when the attempt's processes are
     not known to be dead: the next one waits for it.
     """
     rule = RULES[failure]
@@ -71,8 +71,8 @@ def decide(
             return Over("TOO_MANY_LOSSES")
         delay = min(EARLY_LOSS_DELAY_MAX, EARLY_LOSS_DELAY * 2.0 ** min(max(early_losses - 1, 0), 16))
     else:
-        if max(ran_attempts, 1) >= policy.max_attempts:
+        if max(counted, 1) >= policy.max_attempts:
             return Over("ATTEMPTS_EXHAUSTED")
-        delay = policy.backoff(max(ran_attempts, 1))
+        delay = policy.backoff(max(counted, 1))
     at = now + timedelta(seconds=delay)
     return Again(at if lease_until is None else max(at, lease_until))

@@ -75,6 +75,8 @@ class RunGraph:
     run_changed: bool = False
     became_ready: list[str] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
+    rest: frozenset[StepState] = frozenset()
+    """States of steps of the run that are not in `steps`: enough while those that end succeed."""
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -138,8 +140,8 @@ class RunGraph:
             self.facts.append(Fact("attempt.started", name, number))
         if after.state is AttemptState.SUCCEEDED:
             self.facts.append(Fact("attempt.committed", name, number))
+            # Says of the step that it succeeded: no event of its own repeats it.
             self._put(steps.succeed(step, result.outputs, now))
-            self.facts.append(Fact("step.succeeded", name, number))
             self._ready_after(name, now)
         else:
             self.facts.append(Fact("attempt.failed", name, number))
@@ -245,9 +247,10 @@ class RunGraph:
                 self.facts.append(Fact("step.skipped", step.name))
 
     def _settle(self, now: datetime) -> None:
-        if self.run.terminal or not all(s.terminal for s in self.steps.values()):
+        states = self.rest.union(s.state for s in self.steps.values())
+        if self.run.terminal or not states <= steps.TERMINAL:
             return
-        state = settle(self.run.state, (s.state for s in self.steps.values()))
+        state = settle(self.run.state, states)
         self._put_run(replace(self.run, state=state, end_time=now))
         self.facts.append(Fact(f"run.{state.value.lower()}"))
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from animus_orchestrator.domain.attempt import Attempt, Output
-from animus_orchestrator.domain.failure import FailureClass
+from animus_orchestrator.domain.failure import RULES, FailureClass
 from animus_orchestrator.domain.retry import Again, Over, RetryPolicy, decide
 
 
@@ -53,6 +53,9 @@ class Step:
     quiet_at: datetime | None = None
     """Until then processes of the last attempt may still live somewhere."""
     action_digest: str = ""
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    gpus: int = 0
     outputs: tuple[Output, ...] = ()
     reason: str = ""
     message: str = ""
@@ -114,13 +117,15 @@ def fail_or_retry(step: Step, attempt: Attempt, now: datetime, lease_until: date
     `lease_until` is given when the attempt's processes are not known to be dead.
     """
     failure = attempt.failure_class or FailureClass.INFRASTRUCTURE
-    losses = step.early_losses + (0 if attempt.ran else 1)
+    losses = step.early_losses + (not attempt.ran and RULES[failure].ours)
     reason = attempt.reason or failure.value
     match decide(
         step.retry,
         failure,
         ran=attempt.ran,
-        ran_attempts=step.ran_attempts,
+        # All that were no early losses: one that ended by the step's own doing before it ran (an image that is refused,
+        # a command that is not there) counts as well, or it would be tried for ever.
+        counted=step.current_attempt - losses,
         early_losses=losses,
         now=now,
         lease_until=lease_until,

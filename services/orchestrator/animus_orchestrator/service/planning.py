@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection
-
 from animus.catalog.v1 import resolution_pb2
-from animus.orchestrator.v1 import node_pb2
 from animus.policy.v1 import decision_pb2
 from animus_kit.documents import canonical
 from animus_kit.documents.bindings import Bindings
@@ -18,8 +15,9 @@ from animus_orchestrator.clients import Catalog, Policy
 from animus_orchestrator.domain import planner
 from animus_orchestrator.domain.pipeline import load as load_pipeline
 from animus_orchestrator.domain.pipeline.problem import Problem
-from animus_orchestrator.domain.scheduler import Gpu, Need, Room, obstacle
-from animus_orchestrator.store import agents as agent_store
+from animus_orchestrator.domain.quota import Limits, never_allowed
+from animus_orchestrator.domain.scheduler import Need
+from animus_orchestrator.store import pools
 from animus_orchestrator.store.pipelines import PipelineVersion
 
 FEATURES: frozenset[str] = frozenset({"network-allow-list"})
@@ -50,6 +48,8 @@ class Planned:
     document: bytes
     digest: str
     snapshot: decision_pb2.PolicySnapshot
+    stored_bytes: int | None = None
+    """What the project stores, as the catalog says; None when it did not say."""
 
 
 def make(project: str, version: PipelineVersion, bindings: Bindings, catalog: Catalog, policy: Policy) -> Planned:
@@ -100,7 +100,7 @@ def name_problems(run_id: str, plan: Plan) -> list[Problem]:
     ]
 
 
-def facts_for_policy(planned: Planned, version: str, bindings: Bindings) -> bytes:
+def facts_for_policy(planned: Planned, version: str, bindings: Bindings, where: Where) -> bytes:
     """What policy decides on: canonical JSON, whose digest stands in the decision."""
     return canonical.dumps(
         {
@@ -111,6 +111,11 @@ def facts_for_policy(planned: Planned, version: str, bindings: Bindings) -> byte
             "images": sorted({step.recipe.image for step in planned.plan.steps}),
             "datasetVersions": sorted({d.dataset_version for d in bindings.datasets}),
             "codeSnapshots": sorted({c.code_snapshot for c in bindings.code}),
+            "scheduling": {
+                "pool": where.pool,
+                "nodeLabels": dict(where.node_labels),
+                "priority": where.priority,
+            },
             "network": sorted({step.recipe.network.mode for step in planned.plan.steps}),
             "egress": sorted({host for step in planned.plan.steps for host in step.recipe.network.allow}),
             "resources": {
@@ -190,50 +195,57 @@ def _room(step: StepPlan) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """How many agents could take a step now, and why none can."""
+class Where:
+    """Where a run's steps may go, and how urgent they are. In no digest: it influences no result."""
 
-    eligible: int
-    message: str
+    pool: str = pools.DEFAULT
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
 
 
-def placements(project: str, plan: Plan, rooms: Sequence[Room]) -> list[Placement]:
-    """Shown, never in the digest. `rooms` are agents' whole nodes, without what runs there now."""
-    found = []
+def needs(project: str, plan: Plan, where: Where) -> dict[str, Need]:
+    """What each step asks of a node, by its name."""
+    selector = frozenset(f"{key}={value}" for key, value in where.node_labels.items())
+    found = {}
     for step in plan.steps:
         room = _room(step)
-        need = Need(
-            0, project, "default", room["cpu_millis"], room["memory_bytes"], room["gpus"], room["gpu_model"],
-            room["platform"], frozenset(room["capabilities"]),
+        found[step.name] = Need(
+            0, project, where.pool, room["cpu_millis"], room["memory_bytes"], room["gpus"], room["gpu_model"],
+            room["platform"], frozenset(room["capabilities"]), selector,
         )  # fmt: skip
-        obstacles = {one.agent: obstacle(need, one) for one in rooms}
-        eligible = sum(why is None for why in obstacles.values())
-        message = ""
-        if not eligible:
-            reasons = sorted({f"{agent}: {why.message}" for agent, why in obstacles.items() if why})
-            message = "; ".join(reasons)[:1024] or "no agent of this project is online"
-        found.append(Placement(eligible, message))
     return found
 
 
-def online_rooms(conn: Connection, project: str) -> list[Room]:
-    """Agents that may take work of a project, each as its whole node."""
-    return [_whole(one) for one in agent_store.online(conn, project)]
+_FIELDS = {"cpu_millis": "cpu", "memory_bytes": "memory", "gpus": "gpu"}
 
 
-def _whole(one: agent_store.AgentRecord) -> Room:
-    node = node_pb2.NodeInfo.FromString(one.claimed or b"")
-    return Room(
-        agent=one.agent.name,
-        pool=one.agent.pool,
-        attempts=1,
-        cpu_millis=node.cpu_millis,
-        memory_bytes=node.memory_bytes,
-        gpus=tuple(Gpu(g.uuid, g.model) for g in node.gpus),
-        projects=one.agent.projects,
-        platform=node.platform,
-        capabilities=frozenset(c.name for c in node.capabilities if c.available),
-    )
+def quota_problems(limits: Limits, asked: Mapping[str, Need], stored: int | None) -> list[Problem]:
+    """What the project's quota could never allow, with its place in the document."""
+    found = [
+        Problem(
+            0,
+            0,
+            f"steps.{step}.resources.{_FIELDS[over.limit]}",
+            "QUOTA_EXCEEDED",
+            f"{over.wanted} are asked for, the project's quota of {over.limit} is {over.allowed}",
+        )
+        for step, need in asked.items()
+        for over in never_allowed(limits, need)
+    ]
+    if limits.active_runs == 0:
+        found.append(Problem(0, 0, "", "QUOTA_EXCEEDED", "the project's quota allows no run"))
+    if limits.stored_bytes is not None and stored is not None and stored >= limits.stored_bytes:
+        message = f"the project stores {stored} bytes, its quota of stored_bytes is {limits.stored_bytes}"
+        found.append(Problem(0, 0, "", "QUOTA_EXCEEDED", message))
+    return found
+
+
+def pool_problems(project: str, where: Where, pool: pools.Pool | None) -> list[Problem]:
+    if pool is None:
+        return [Problem(0, 0, "scheduling.pool", "POOL_NOT_FOUND", f"pools/{where.pool} does not exist")]
+    if not pool.serves(project):
+        return [Problem(0, 0, "scheduling.pool", "POOL_NOT_ALLOWED", f"pools/{where.pool} does not serve the project")]
+    return []
 
 
 def problem_lines(problems: Iterable[Problem]) -> str:

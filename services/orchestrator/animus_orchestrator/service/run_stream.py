@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -18,7 +18,9 @@ from animus_kit.server.serve import Drain
 from animus_orchestrator.domain import attempt as attempts
 from animus_orchestrator.domain import run as run_rules
 from animus_orchestrator.domain.errors import AttemptNotFound, RunNotFound, ServerDraining
+from animus_orchestrator.domain.waiting import Why
 from animus_orchestrator.service import convert
+from animus_orchestrator.service.outlook import Outlook
 from animus_orchestrator.store import logs, runs
 from animus_orchestrator.store.listen import LOGS, RUN, Hub
 
@@ -31,10 +33,11 @@ READERS = 4
 class RunStreamService(pb_grpc.RunStreamServiceServicer):
     """Reads the database on a few threads; a watcher that waits holds none of them."""
 
-    def __init__(self, engine: Engine, hub: Hub, drain: Drain):
+    def __init__(self, engine: Engine, hub: Hub, drain: Drain, outlook: Outlook):
         self._engine = engine
         self._hub = hub
         self._drain = drain
+        self._outlook = outlook
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="watch")
 
     async def WatchRun(self, request: pb.WatchRunRequest, _: Any) -> AsyncIterator[pb.WatchRunResponse]:
@@ -42,16 +45,21 @@ class RunStreamService(pb_grpc.RunStreamServiceServicer):
         uid = await self._read(lambda conn: runs.get_uid(conn, ids["project"], ids["run"]))
         if uid is None:
             raise RunNotFound(f"{request.name} does not exist", resource=("animus.dev/Run", request.name))
-        seen = 0
+        seen, told = 0, _Told()
         with self._hub.subscribe(RUN, str(uid)) as news:
             while True:
-                found = await self._read(partial(_changes, uid, request.name, seen))
+                found = await self._read(partial(_changes, uid, request.name, seen, self._outlook, told))
                 if found is not None:
                     seen, message = found
                     yield message
                     if message.final:
                         return
                     continue  # something may have changed while it was sent
+                # Why a step waits changes without the step.
+                if told.ready and (
+                    message := await self._read(partial(_waits, uid, request.name, self._outlook, told))
+                ):
+                    yield message
                 self._check_drain()
                 await news.wait(POLL_SECONDS)
 
@@ -101,18 +109,52 @@ class RunStreamService(pb_grpc.RunStreamServiceServicer):
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
 
-def _changes(uid: int, name: str, since: int, conn: Any) -> tuple[int, pb.WatchRunResponse] | None:
+class _Told:
+    """What a watcher knows of READY steps: by uid, why each waits."""
+
+    def __init__(self) -> None:
+        self.ready: dict[int, tuple[str, str]] = {}
+
+    def news(self, steps: Iterable[Any], why: Mapping[int, Why]) -> list[Any]:
+        """Those of the steps whose reason to wait is another than before."""
+        changed = []
+        for step in steps:
+            one = why.get(step.uid)
+            if one is None:
+                self.ready.pop(step.uid, None)
+            elif self.ready.get(step.uid) != (one.reason, one.message):
+                self.ready[step.uid] = (one.reason, one.message)
+                changed.append(step)
+        return changed
+
+
+def _changes(
+    uid: int, name: str, since: int, outlook: Outlook, told: _Told, conn: Any
+) -> tuple[int, pb.WatchRunResponse] | None:
     """What changed after a revision: the new revision and the message that tells it."""
     row = runs.changed_run(conn, uid, since)
     if row is None:
         return None
     steps = runs.changed_steps(conn, uid, since)
     outputs = runs.outputs(conn, [s.uid for s in steps])
+    why = outlook.of_steps(conn, steps)
+    told.news(steps, why)
     return row.revision, pb.WatchRunResponse(
         run=convert.run(row),
-        steps=[convert.step(name, s, outputs.get(s.uid, [])) for s in steps],
+        steps=[convert.step(name, s, outputs.get(s.uid, []), why=why.get(s.uid)) for s in steps],
         final=run_rules.RunState(row.state) in run_rules.TERMINAL,
     )
+
+
+def _waits(uid: int, name: str, outlook: Outlook, told: _Told, conn: Any) -> pb.WatchRunResponse | None:
+    """READY steps that wait for another reason than the watcher was told."""
+    ready = [s for s in runs.ready_steps(conn, uid) if s.uid in told.ready]
+    why = outlook.of_steps(conn, ready)
+    changed = told.news(ready, why)
+    row = runs.changed_run(conn, uid, 0) if changed else None
+    if row is None:
+        return None
+    return pb.WatchRunResponse(run=convert.run(row), steps=[convert.step(name, s, [], why=why[s.uid]) for s in changed])
 
 
 def _chunks(step_uid: int, number: int, offset: int, conn: Any) -> list[logs.Chunk]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -20,14 +22,21 @@ from animus_kit.errors import FieldViolation
 from animus_kit.ids import Ids, derived
 from animus_kit.names import parse
 from animus_kit.server import context
+from animus_kit.server.authz import Access
 from animus_kit.server.idempotency import once
+from animus_orchestrator import permissions
 from animus_orchestrator.clients import Catalog, Policy
 from animus_orchestrator.domain import errors
+from animus_orchestrator.domain.pipeline.problem import Problem
 from animus_orchestrator.domain.plan_diff import plan_diff
 from animus_orchestrator.domain.planner import NotPlannable
+from animus_orchestrator.domain.scheduler import Need
+from animus_orchestrator.domain.waiting import WAITING_FOR_ROOM
 from animus_orchestrator.service import convert, planning
+from animus_orchestrator.service.outlook import Outlook
 from animus_orchestrator.service.pipelines import get_version, problems
 from animus_orchestrator.store import graph as graph_store
+from animus_orchestrator.store import pools, quotas
 from animus_orchestrator.store import runs as store
 from animus_orchestrator.store.facts import emit_facts
 from animus_orchestrator.store.listen import AGENT
@@ -38,25 +47,38 @@ class _NotYet(Exception):
 
 
 class RunService(pb_grpc.RunServiceServicer):
-    def __init__(self, engine: Engine, clock: Clock, ids: Ids, catalog: Catalog, policy: Policy):
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        ids: Ids,
+        catalog: Catalog,
+        policy: Policy,
+        access: Access,
+        outlook: Outlook,
+    ):
         self._engine = engine
         self._clock = clock
         self._ids = ids
         self._catalog = catalog
         self._policy = policy
+        self._access = access
+        self._outlook = outlook
 
     # -- submitting -------------------------------------------------------------------------------------------------
 
     def PlanRun(self, request: pb.PlanRunRequest, _: Any) -> pb.PlanRunResponse:
+        where = self._where(request)
         try:
             bindings, planned = self._plan(request)
+            needs = planning.needs(request.parent.removeprefix("projects/"), planned.plan, where)
+            if over := self._check_room(request.parent, where, needs, planned):
+                raise NotPlannable(over)
         except NotPlannable as error:
             return pb.PlanRunResponse(problems=problems(error.problems))
-        decision = self._decide(request, bindings, planned, f"{request.parent}/runs/planned", "", dry_run=True)
-        project = request.parent.removeprefix("projects/")
+        decision = self._decide(request, bindings, planned, where, f"{request.parent}/runs/planned", "", dry_run=True)
         with transaction(self._engine) as conn:
-            rooms = planning.online_rooms(conn, project)
-        placed = planning.placements(project, planned.plan, rooms)
+            waits = self._outlook.why(conn, [(need, True) for need in needs.values()], fresh=True)
         return pb.PlanRunResponse(
             plan=planned.document,
             plan_digest=planned.digest,
@@ -65,10 +87,12 @@ class RunService(pb_grpc.RunServiceServicer):
                     step=step.name,
                     recipe_digest=step.recipe_digest,
                     action_digest=step.recipe_digest if step.recipe.complete else "",
-                    eligible_agents=placement.eligible,
-                    placement_message=placement.message,
+                    eligible_agents=why.eligible,
+                    placement_message="" if why.eligible else why.message,
+                    wait_reason="" if why.eligible and why.reason == WAITING_FOR_ROOM else why.reason,
+                    obstacles=convert.obstacles(why),
                 )
-                for step, placement in zip(planned.plan.steps, placed, strict=True)
+                for step, why in zip(planned.plan.steps, waits, strict=True)
             ],
             allowed=decision.effect == decision_pb2.Decision.EFFECT_ALLOW,
             denial_message="" if decision.effect == decision_pb2.Decision.EFFECT_ALLOW else decision.message,
@@ -78,6 +102,7 @@ class RunService(pb_grpc.RunServiceServicer):
         ctx = context.current()
         if (before := self._answered(ctx, request)) is not None:
             return before
+        where = self._where(request)
         try:
             bindings, planned = self._plan(request)
             run_id = request.run_id or self._run_id(ctx, request)
@@ -88,14 +113,20 @@ class RunService(pb_grpc.RunServiceServicer):
                 planning.problem_lines(error.problems),
                 violations=[FieldViolation(p.path, p.reason, p.message) for p in error.problems],
             ) from None
+        needs = planning.needs(request.parent.removeprefix("projects/"), planned.plan, where)
+        if over := self._check_room(request.parent, where, needs, planned):
+            told = [FieldViolation(p.path, p.reason, p.message) for p in over]
+            quota = all(p.reason == "QUOTA_EXCEEDED" for p in over)
+            refused = errors.QuotaExceeded if quota else errors.RunNotPlannable
+            raise refused(planning.problem_lines(over), violations=told)
         self._check_expected(request, planned)
         name = f"{request.parent}/runs/{run_id}"
-        decision = self._decide(request, bindings, planned, name, request.request_id)
+        decision = self._decide(request, bindings, planned, where, name, request.request_id)
         if decision.effect != decision_pb2.Decision.EFFECT_ALLOW:
             raise errors.RunDenied(
                 decision.message or "policy does not allow this run", metadata={"decision": decision.name}
             )
-        new = self._new_run(ctx, request, run_id, bindings, planned, decision)
+        new = self._new_run(ctx, request, run_id, bindings, planned, decision, where)
         with transaction(self._engine) as conn:
             return once(conn, ctx, request, pb.Run, lambda: self._insert(conn, ctx, new, planned, bindings))
 
@@ -122,6 +153,24 @@ class RunService(pb_grpc.RunServiceServicer):
             version = get_version(conn, request.pipeline_version)
         return bindings, planning.make(request.parent, version, bindings, self._catalog, self._policy)
 
+    def _where(self, request: pb.PlanRunRequest | pb.CreateRunRequest) -> planning.Where:
+        """Raises: AccessDenied for a priority above normal that the caller may not give."""
+        told = request.scheduling
+        if told.priority > 0:
+            self._access.check(context.current(), permissions.PRIORITIZE, request.parent)
+        return planning.Where(told.pool or pools.DEFAULT, dict(told.node_labels), told.priority)
+
+    def _check_room(
+        self, project: str, where: planning.Where, needs: Mapping[str, Need], planned: planning.Planned
+    ) -> list[Problem]:
+        """What no waiting would cure: a pool that is not for it, and more than its quota."""
+        project_id = project.removeprefix("projects/")
+        with transaction(self._engine) as conn:
+            pool = pools.get(conn, where.pool)
+            limits = quotas.get(conn, project_id).limits
+        found = planning.pool_problems(project_id, where, pool)
+        return found + planning.quota_problems(limits, needs, planned.stored_bytes)
+
     def _run_id(self, ctx: context.CallContext, request: pb.CreateRunRequest) -> str:
         """The same for every try of one request, so that policy decides about one resource."""
         if not request.request_id:
@@ -145,6 +194,7 @@ class RunService(pb_grpc.RunServiceServicer):
         request: pb.PlanRunRequest | pb.CreateRunRequest,
         bindings: Bindings,
         planned: planning.Planned,
+        where: planning.Where,
         resource: str,
         request_id: str,
         *,
@@ -159,7 +209,7 @@ class RunService(pb_grpc.RunServiceServicer):
                 groups=ctx.groups,
                 policy_snapshot_digest=planned.snapshot.snapshot_digest,
                 resource=resource,
-                facts=planning.facts_for_policy(planned, request.pipeline_version, bindings),
+                facts=planning.facts_for_policy(planned, request.pipeline_version, bindings, where),
                 dry_run=dry_run,
                 request_id=derived(request_id, "decide") if request_id else "" if dry_run else self._ids.uuid(),
             )
@@ -173,6 +223,7 @@ class RunService(pb_grpc.RunServiceServicer):
         bindings: Bindings,
         planned: planning.Planned,
         decision: decision_pb2.Decision,
+        where: planning.Where,
     ) -> store.NewRun:
         project, pipeline, _ = convert.version_name(request.pipeline_version)
         now = self._clock.now()
@@ -194,6 +245,9 @@ class RunService(pb_grpc.RunServiceServicer):
             creator=ctx.subject,
             create_time=now,
             steps=planning.step_rows(planned.plan, now),
+            pool=where.pool,
+            node_labels=where.node_labels,
+            priority=where.priority,
         )
 
     def _insert(
@@ -205,6 +259,9 @@ class RunService(pb_grpc.RunServiceServicer):
         bindings: Bindings,
     ) -> pb.Run:
         name = f"projects/{new.project}/runs/{new.id}"
+        limits = quotas.admits(conn, new.project)
+        if limits is not None:
+            new = replace(new, held_back=f"{limits.active_runs} runs of the project may be active at a time")
         if store.insert(conn, new) is None:
             raise errors.RunExists(f"{name} exists", resource=("animus.dev/Run", name))
         emit(
@@ -223,6 +280,12 @@ class RunService(pb_grpc.RunServiceServicer):
                 "experiment": new.experiment or None,
                 "labels": dict(new.labels),
                 "steps": [step.name for step in planned.plan.steps],
+                "scheduling": {
+                    "pool": new.pool,
+                    "nodeLabels": dict(new.node_labels),
+                    "priority": new.priority,
+                    "admitted": not new.held_back,
+                },
             },
             ctx.request_id,
         )
@@ -270,13 +333,15 @@ class RunService(pb_grpc.RunServiceServicer):
             if row is None:
                 raise errors.StepNotFound(f"{request.name} does not exist", resource=("animus.dev/Step", request.name))
             outputs = store.outputs(conn, [row.uid]).get(row.uid, [])
-        return convert.step(request.name.rpartition("/steps/")[0], row, outputs, action=row.action or b"")
+            why = self._outlook.of_steps(conn, [row]).get(row.uid)
+        return convert.step(request.name.rpartition("/steps/")[0], row, outputs, action=row.action or b"", why=why)
 
     def ListSteps(self, request: pb.ListStepsRequest, _: Any) -> pb.ListStepsResponse:
         with transaction(self._engine) as conn:
             rows, token = store.page_steps(conn, _uid(conn, request.parent), request)
             outputs = store.outputs(conn, [row.uid for row in rows])
-        found = [convert.step(request.parent, row, outputs.get(row.uid, [])) for row in rows]
+            why = self._outlook.of_steps(conn, rows)
+        found = [convert.step(request.parent, row, outputs.get(row.uid, []), why=why.get(row.uid)) for row in rows]
         return pb.ListStepsResponse(steps=found, next_page_token=token)
 
     def GetAttempt(self, request: pb.GetAttemptRequest, _: Any) -> pb.Attempt:

@@ -11,12 +11,12 @@ from sqlalchemy import Connection
 
 from animus_kit.actor import Actor
 from animus_kit.db.outbox import Event, emit, emit_many
-from animus_kit.digest import sha256_hex
+from animus_kit.digest import sha256
 from animus_kit.documents.action import Action
 from animus_orchestrator.domain.artifact import artifact_name
 from animus_orchestrator.domain.run import Fact, RunGraph
 from animus_orchestrator.store.graph import Loaded
-from animus_orchestrator.store.schema import among, attempts, steps
+from animus_orchestrator.store.schema import among, steps
 
 SERVICE = "service/orchestrator"
 
@@ -36,16 +36,23 @@ def emit_facts(conn: Connection, loaded: Iterable[Loaded], actor: Actor | str = 
 
     `actor` is whose doing it was; what an agent reported is that agent's. Call it after everything else is written.
     """
-    graphs = [one.graph for one in loaded if one.graph.facts]
-    if not graphs:
-        return
-    details = _commits(conn, graphs)
+    emit_many(conn, facts_of(conn, loaded, actor, request_id))
+
+
+def facts_of(
+    conn: Connection, loaded: Iterable[Loaded], actor: Actor | str = SERVICE, request_id: str = ""
+) -> list[Event]:
+    """As `emit_facts`, for who writes them together with others."""
+    changed = [one for one in loaded if one.graph.facts]
+    if not changed:
+        return []
+    details = _details(conn, changed)
     events: list[Event] = []
-    for graph in graphs:
-        for fact in graph.facts:
-            events.append(_event(graph, fact, details, actor, request_id))
-        graph.facts.clear()
-    emit_many(conn, events)
+    for one in changed:
+        for fact in one.graph.facts:
+            events.append(_event(one.graph, fact, details, actor, request_id))
+        one.graph.facts.clear()
+    return events
 
 
 def emit_agent(
@@ -96,39 +103,36 @@ def _text(value: str) -> str | None:
     return value or None
 
 
-_DETAILS = (
-    sa.select(
-        steps.c.uid, steps.c.current_attempt, steps.c.action, steps.c.action_digest, steps.c.recipe_digest,
-        steps.c.inputs, steps.c.code, steps.c.environment_lock, steps.c.metrics, attempts.c.provenance,
-        attempts.c.contract,
-    )
-    .join(attempts, (attempts.c.step_uid == steps.c.uid) & (attempts.c.number == steps.c.current_attempt))
-    .where(steps.c.uid == among("uids", sa.BigInteger))
-)  # fmt: skip
+_COMMITTED = sa.select(
+    steps.c.uid, steps.c.current_attempt, steps.c.action, steps.c.action_digest, steps.c.recipe_digest,
+    steps.c.inputs, steps.c.code, steps.c.environment_lock,
+).where(steps.c.uid == among("uids", sa.BigInteger))  # fmt: skip
 
 
-def _commits(conn: Connection, graphs: list[RunGraph]) -> dict[tuple[int, int], dict[str, Any]]:
+def _details(conn: Connection, changed: list[Loaded]) -> dict[tuple[int, int], dict[str, Any]]:
     """What the events of leased and committed attempts say beyond their names, by (step uid, number)."""
-    leased = {(g.steps[f.step].uid, f.attempt) for g in graphs for f in g.facts if f.kind == "attempt.leased"}
-    committed = {
-        (g.steps[f.step].uid, f.attempt): (g, f.step) for g in graphs for f in g.facts if f.kind == "attempt.committed"
-    }
-    uids = sorted({uid for uid, _ in leased} | {uid for uid, _ in committed})
-    if not uids:
-        return {}
     found: dict[tuple[int, int], dict[str, Any]] = {}
-    for row in conn.execute(_DETAILS, {"uids": uids}):
+    committed: dict[tuple[int, int], tuple[Loaded, str]] = {}
+    for one in changed:
+        for fact in one.graph.facts:
+            key = (one.graph.steps[fact.step].uid, fact.attempt) if fact.step else (0, 0)
+            if fact.kind == "attempt.leased":
+                found[key] = one.leased[fact.step, fact.attempt]
+            elif fact.kind == "attempt.committed":
+                committed[key] = (one, fact.step)
+    if not committed:
+        return found
+    for row in conn.execute(_COMMITTED, {"uids": [uid for uid, _ in committed]}):
         key = (row.uid, row.current_attempt)
-        found[key] = {"actionDigest": row.action_digest, "recipeDigest": row.recipe_digest}
-        if key in leased:
-            found[key]["contractDigest"] = f"sha256:{sha256_hex(row.contract)}"
         if key in committed:
+            found[key] = {"actionDigest": row.action_digest, "recipeDigest": row.recipe_digest}
             found[key] |= _commit(*committed[key], row)
     return found
 
 
-def _commit(graph: RunGraph, step: str, row: Any) -> dict[str, Any]:
-    run = graph.run
+def _commit(one: Loaded, step: str, row: Any) -> dict[str, Any]:
+    graph, run = one.graph, one.graph.run
+    proof = one.proofs[step, row.current_attempt]
     action = read_action(bytes(row.action))
     manifests = {one.name: one.manifest for one in action.inputs}
     kinds = {one.name: one for one in action.outputs}
@@ -156,8 +160,8 @@ def _commit(graph: RunGraph, step: str, row: Any) -> dict[str, Any]:
             }
             for o in graph.steps[step].outputs
         ],
-        "metrics": {name: float(value) for name, value in row.metrics.items()},
-        "provenanceDigest": f"sha256:{sha256_hex(row.provenance)}" if row.provenance else None,
+        "metrics": proof.metrics,
+        "provenanceDigest": sha256(proof.provenance) if proof.provenance else None,
     }
 
 

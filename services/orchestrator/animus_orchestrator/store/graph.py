@@ -6,14 +6,18 @@ in the order of their uids, before anything else is written, so that no two tran
 
 from __future__ import annotations
 
+import base64
+import functools
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, bindparam
+from sqlalchemy import Connection
 
+from animus_kit.db.bulk import records
 from animus_orchestrator.domain.artifact import artifact_name
 from animus_orchestrator.domain.attempt import LIVE, Attempt, AttemptState, Output
 from animus_orchestrator.domain.failure import FailureClass
@@ -21,32 +25,36 @@ from animus_orchestrator.domain.retry import RetryPolicy
 from animus_orchestrator.domain.run import Run, RunGraph, RunState
 from animus_orchestrator.domain.step import Step, StepState
 from animus_orchestrator.store.listen import LOGS, READY, RUN
-from animus_orchestrator.store.schema import among, attempts, runs, step_outputs, steps
+from animus_orchestrator.store.schema import among, attempts, runs, steps
 
 LIVE_STATES = [s.value for s in LIVE]
 
 
 @dataclass
 class Loaded:
-    """A graph with what the store needs to write it back."""
+    """A graph with what the store needs to write it back, and what no transition reads but a write or an event needs."""
 
     graph: RunGraph
     revision: int
+    sizes: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    """Bytes of log and number of metric points, by step and number of an attempt."""
+    proofs: dict[tuple[str, int], Proof] = field(default_factory=dict)
+    """To be written with the end of an attempt."""
+    leased: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    """What the events of new leases say beyond their names."""
 
     @property
     def uid(self) -> int:
         return self.graph.run.uid
 
 
-# Actions and recipes are large, and no transition reads them.
-_STEP_COLUMNS = [
-    steps.c[name]
-    for name in (
-        "uid", "run_uid", "name", "ordinal", "state", "dependencies", "retry", "current_attempt", "ran_attempts",
-        "early_losses", "not_before", "quiet_at", "action_digest", "reason", "message", "ready_time", "start_time",
-        "end_time",
-    )
-]  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What an attempt's result leaves beside its state. `metrics` are the step's."""
+
+    provenance: bytes | None
+    sandbox_report: bytes | None
+    metrics: dict[str, float]
 
 
 _RUNS = (
@@ -59,17 +67,29 @@ _RUNS = (
 )  # fmt: skip
 _LOCK_RUNS = _RUNS.with_for_update(key_share=True)
 _LOCK_RUNS_FREE = _RUNS.with_for_update(key_share=True, skip_locked=True)
-_STEPS = sa.select(*_STEP_COLUMNS).where(
-    (steps.c.run_uid == among("runs", sa.BigInteger)) | (steps.c.uid == among("some", sa.BigInteger))
-)
-_CURRENT_ATTEMPTS = (
-    sa.select(
-        attempts.c.step_uid, attempts.c.number, attempts.c.agent, attempts.c.state, attempts.c.lease_time,
-        attempts.c.ran, attempts.c.failure_class, attempts.c.reason, attempts.c.message, attempts.c.exit_code,
-        attempts.c.start_time, attempts.c.end_time,
-    )
-    .join(steps, (steps.c.uid == attempts.c.step_uid) & (steps.c.current_attempt == attempts.c.number))
-    .where(attempts.c.step_uid == among("uids", sa.BigInteger))
+_s, _a = steps.c, attempts.c
+# Steps with their current attempts. Actions and recipes are large, and no transition reads them.
+_STEPS = sa.select(
+    _s.uid, _s.run_uid, _s.name, _s.ordinal, _s.state, _s.dependencies, sa.cast(_s.retry, sa.Text).label("retry"),
+    _s.current_attempt, _s.ran_attempts, _s.early_losses, _s.not_before, _s.quiet_at, _s.action_digest, _s.reason,
+    _s.message, _s.ready_time, _s.start_time, _s.end_time, _s.cpu_millis, _s.memory_bytes, _s.gpus,
+    _a.number.label("a_number"), _a.agent.label("a_agent"), _a.state.label("a_state"),
+    _a.lease_time.label("a_lease_time"), _a.ran.label("a_ran"), _a.failure_class.label("a_failure_class"),
+    _a.reason.label("a_reason"), _a.message.label("a_message"), _a.exit_code.label("a_exit_code"),
+    _a.start_time.label("a_start_time"), _a.end_time.label("a_end_time"), _a.log_size.label("a_log_size"),
+    _a.metric_count.label("a_metric_count"),
+).outerjoin_from(steps, attempts, (_a.step_uid == _s.uid) & (_a.number == _s.current_attempt))  # fmt: skip
+_WHOLE = _STEPS.where(_s.run_uid == among("runs", sa.BigInteger))
+_SOME = _STEPS.where(_s.uid == among("some", sa.BigInteger))
+_FOLLOWING = _STEPS.where(
+    _s.run_uid == among("runs", sa.BigInteger), _s.state == "PENDING",
+    _s.dependencies.overlap(sa.bindparam("names", type_=sa.ARRAY(sa.Text))),
+)  # fmt: skip
+_NAMED = _STEPS.where(_s.run_uid == among("runs", sa.BigInteger), _s.name == among("names", sa.Text))
+_REST = (
+    sa.select(_s.run_uid, _s.state)
+    .where(_s.run_uid == among("runs", sa.BigInteger), _s.uid != sa.all_(sa.bindparam("read", type_=sa.ARRAY(sa.BigInteger))))
+    .distinct()
 )  # fmt: skip
 _NOW = sa.select(sa.func.now())
 
@@ -84,12 +104,14 @@ def load(
     run_uids: Iterable[int],
     *,
     partial: Mapping[int, set[int]] | None = None,
+    succeeding: Mapping[int, set[int]] | None = None,
     skip_locked: bool = False,
 ) -> dict[int, Loaded]:
     """Locks runs and reads their graphs.
 
-    `partial` names, for a run, the only steps to read; enough for transitions that end nothing. With `skip_locked`
-    runs that somebody else holds are left out.
+    `partial` names, for a run, the only steps to read; enough for transitions that end nothing. `succeeding` is enough
+    for those whose steps end well: with them is read what waits for them, what that waits for, and of the rest the
+    states. With `skip_locked` runs that somebody else holds are left out.
     """
     wanted = sorted(set(run_uids))
     if not wanted:
@@ -99,35 +121,62 @@ def load(
         run = Run(row.uid, row.project, row.id, RunState(row.state), row.reason, row.message, row.start_time,
                   row.end_time)  # fmt: skip
         loaded[row.uid] = Loaded(RunGraph(run, {}, {}), row.revision)
-    partial = partial or {}
-    whole = [uid for uid in loaded if uid not in partial]
-    some = [step for uid in loaded if uid in partial for step in partial[uid]]
-    for row in conn.execute(_STEPS, {"runs": whole, "some": some}):
-        loaded[row.run_uid].graph.steps[row.name] = _step(row)
-    _load_attempts(conn, loaded)
+    partial, succeeding = partial or {}, succeeding or {}
+    whole = [uid for uid in loaded if uid not in partial and uid not in succeeding]
+    some = {uid for chosen in (partial, succeeding) for run in loaded.keys() & chosen.keys() for uid in chosen[run]}
+    if whole:
+        _take(loaded, conn.execute(_WHOLE, {"runs": whole}))
+    if some:
+        _take(loaded, conn.execute(_SOME, {"some": list(some)}))
+    if ending := [uid for uid in loaded if uid in succeeding]:
+        _load_after(conn, loaded, ending)
     return loaded
 
 
-def _load_attempts(conn: Connection, loaded: dict[int, Loaded]) -> None:
-    names = {s.uid: (one, s.name) for one in loaded.values() for s in one.graph.steps.values() if s.current_attempt}
-    if not names:
-        return
-    for row in conn.execute(_CURRENT_ATTEMPTS, {"uids": list(names)}):
-        one, step = names[row.step_uid]
-        one.graph.attempts[step, row.number] = Attempt(
-            step=step,
-            number=row.number,
-            agent=row.agent,
-            state=AttemptState(row.state),
-            lease_time=row.lease_time,
-            ran=row.ran,
-            failure_class=FailureClass(row.failure_class) if row.failure_class else None,
-            reason=row.reason,
-            message=row.message,
-            exit_code=row.exit_code,
-            start_time=row.start_time,
-            end_time=row.end_time,
-        )
+def _load_after(conn: Connection, loaded: dict[int, Loaded], ending: list[int]) -> None:
+    names = {name for uid in ending for name in loaded[uid].graph.steps}
+    _take(loaded, conn.execute(_FOLLOWING, {"runs": ending, "names": list(names)}))
+    graphs = [loaded[uid].graph for uid in ending]
+    missing = {d for graph in graphs for s in graph.steps.values() for d in s.dependencies if d not in graph.steps}
+    if missing:
+        _take(loaded, conn.execute(_NAMED, {"runs": ending, "names": list(missing)}))
+    read = [step.uid for graph in graphs for step in graph.steps.values()]
+    rest: dict[int, set[StepState]] = {}
+    for uid, state in conn.execute(_REST, {"runs": ending, "read": read}):
+        rest.setdefault(uid, set()).add(StepState(state))
+    for uid in ending:
+        loaded[uid].graph.rest = frozenset(rest.get(uid, ()))
+
+
+def _take(loaded: dict[int, Loaded], rows: Iterable[Any]) -> None:
+    for row in rows:
+        one = loaded[row.run_uid]
+        one.graph.steps[row.name] = _step(row)
+        if row.a_number is not None:
+            one.graph.attempts[row.name, row.a_number] = _attempt(row)
+            one.sizes[row.name, row.a_number] = (row.a_log_size, row.a_metric_count)
+
+
+def _attempt(row: Any) -> Attempt:
+    return Attempt(
+        step=row.name,
+        number=row.a_number,
+        agent=row.a_agent,
+        state=AttemptState(row.a_state),
+        lease_time=row.a_lease_time,
+        ran=row.a_ran,
+        failure_class=FailureClass(row.a_failure_class) if row.a_failure_class else None,
+        reason=row.a_reason,
+        message=row.a_message,
+        exit_code=row.a_exit_code,
+        start_time=row.a_start_time,
+        end_time=row.a_end_time,
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _retry(text: str) -> RetryPolicy:
+    return RetryPolicy(**json.loads(text))
 
 
 def _step(row: Any) -> Step:
@@ -137,13 +186,16 @@ def _step(row: Any) -> Step:
         ordinal=row.ordinal,
         state=StepState(row.state),
         dependencies=tuple(row.dependencies),
-        retry=RetryPolicy(**row.retry),
+        retry=_retry(row.retry),
         current_attempt=row.current_attempt,
         ran_attempts=row.ran_attempts,
         early_losses=row.early_losses,
         not_before=row.not_before,
         quiet_at=row.quiet_at,
         action_digest=row.action_digest,
+        cpu_millis=row.cpu_millis,
+        memory_bytes=row.memory_bytes,
+        gpus=row.gpus,
         reason=row.reason,
         message=row.message,
         ready_time=row.ready_time,
@@ -152,28 +204,46 @@ def _step(row: Any) -> Step:
     )
 
 
-_UPDATE_STEP = (
-    sa.update(steps)
-    .where(steps.c.uid == bindparam("b_uid"))
-    .values({c: bindparam(f"b_{c}") for c in (
-        "state", "reason", "message", "current_attempt", "ran_attempts", "early_losses", "not_before", "quiet_at",
-        "ready_time", "start_time", "end_time", "revision")})
-)  # fmt: skip
-
-_UPDATE_ATTEMPT = (
-    sa.update(attempts)
-    .where(attempts.c.step_uid == bindparam("b_step_uid"), attempts.c.number == bindparam("b_number"))
-    # The fence once more, in the statement itself: an attempt that has ended is never written again.
-    .where(attempts.c.state == sa.any_(sa.literal(LIVE_STATES, sa.ARRAY(sa.Text))))
-    .values({c: bindparam(f"b_{c}") for c in (
-        "state", "ran", "failure_class", "reason", "message", "exit_code", "start_time", "end_time")})
-)  # fmt: skip
-
-_UPDATE_RUN = (
-    sa.update(runs)
-    .where(runs.c.uid == bindparam("b_uid"))
-    .values({c: bindparam(f"b_{c}") for c in ("state", "reason", "message", "start_time", "end_time", "revision")})
-)
+# All that a batch changes, in one statement: each is a round trip, and a commit in a chain waits for all of them.
+_SAVE = sa.text("""
+    WITH changed_runs AS (
+        UPDATE runs AS r
+        SET state = v.state, reason = v.reason, message = v.message, start_time = v.start_time, end_time = v.end_time,
+            revision = v.revision
+        FROM json_to_recordset(CAST(:runs AS json)) AS v(uid bigint, state text, reason text, message text,
+            start_time timestamptz, end_time timestamptz, revision bigint)
+        WHERE r.uid = v.uid
+    ), changed_steps AS (
+        UPDATE steps AS s
+        SET state = v.state, reason = v.reason, message = v.message, current_attempt = v.current_attempt,
+            ran_attempts = v.ran_attempts, early_losses = v.early_losses, not_before = v.not_before,
+            quiet_at = v.quiet_at, ready_time = v.ready_time, start_time = v.start_time, end_time = v.end_time,
+            revision = v.revision, metrics = coalesce(v.metrics, s.metrics)
+        FROM json_to_recordset(CAST(:steps AS json)) AS v(uid bigint, state text, reason text, message text,
+            current_attempt bigint, ran_attempts bigint, early_losses bigint, not_before timestamptz,
+            quiet_at timestamptz, ready_time timestamptz, start_time timestamptz, end_time timestamptz,
+            revision bigint, metrics jsonb)
+        WHERE s.uid = v.uid
+    ), changed_attempts AS (
+        UPDATE attempts AS a
+        SET state = v.state, ran = v.ran, failure_class = v.failure_class, reason = v.reason, message = v.message,
+            exit_code = v.exit_code, start_time = v.start_time, end_time = v.end_time,
+            provenance = coalesce(decode(v.provenance, 'base64'), a.provenance),
+            sandbox_report = coalesce(decode(v.sandbox_report, 'base64'), a.sandbox_report)
+        FROM json_to_recordset(CAST(:attempts AS json)) AS v(step_uid bigint, number bigint, state text, ran boolean,
+            failure_class text, reason text, message text, exit_code int, start_time timestamptz,
+            end_time timestamptz, provenance text, sandbox_report text)
+        WHERE a.step_uid = v.step_uid AND a.number = v.number
+          -- The fence once more, in the statement itself: an attempt that has ended is never written again.
+          AND a.state = ANY(:live)
+    ), new_outputs AS (
+        INSERT INTO step_outputs (step_uid, name, manifest_digest, artifact, file_count, size_bytes)
+        SELECT * FROM json_to_recordset(CAST(:outputs AS json)) AS v(step_uid bigint, name text, manifest_digest text,
+            artifact text, file_count bigint, size_bytes bigint)
+    )
+    SELECT pg_notify(n.channel, n.payload)
+    FROM unnest(CAST(:channels AS text[]), CAST(:payloads AS text[])) AS n(channel, payload)
+""")
 
 
 def save(conn: Connection, loaded: Iterable[Loaded], *, new_attempts: frozenset[tuple[int, int]] = frozenset()) -> None:
@@ -187,12 +257,12 @@ def save(conn: Connection, loaded: Iterable[Loaded], *, new_attempts: frozenset[
             continue
         one.revision += 1
         run = graph.run
-        run_rows.append({"b_uid": run.uid, "b_state": run.state.value, "b_reason": run.reason,
-                         "b_message": run.message, "b_start_time": run.start_time, "b_end_time": run.end_time,
-                         "b_revision": one.revision})  # fmt: skip
+        run_rows.append({"uid": run.uid, "state": run.state, "reason": run.reason, "message": run.message,
+                         "start_time": run.start_time, "end_time": run.end_time, "revision": one.revision})  # fmt: skip
+        metrics = {name: proof.metrics for (name, _), proof in one.proofs.items() if proof.metrics}
         for name in graph.changed_steps | {name for name, _ in graph.changed_attempts}:
             step = graph.steps[name]
-            step_rows.append(_step_row(step, one.revision))
+            step_rows.append(_step_row(step, one.revision, metrics.get(name)))
             ready = ready or step.state is StepState.READY
             if step.state is StepState.SUCCEEDED and name in graph.changed_steps:
                 output_rows += [_output_row(run, step, o) for o in step.outputs]
@@ -201,21 +271,29 @@ def save(conn: Connection, loaded: Iterable[Loaded], *, new_attempts: frozenset[
             if graph.attempts[name, number].terminal:
                 ended.append(f"{uid}/{number}")
             if (uid, number) not in new_attempts:
-                attempt_rows.append(_attempt_row(uid, graph.attempts[name, number]))
+                attempt_rows.append(_attempt_row(uid, graph.attempts[name, number], one.proofs.get((name, number))))
         graph.changed_steps.clear()
         graph.changed_attempts.clear()
         graph.run_changed = False
-    for statement, rows in ((_UPDATE_RUN, run_rows), (_UPDATE_STEP, step_rows), (_UPDATE_ATTEMPT, attempt_rows)):
-        if rows:
-            conn.execute(statement, rows)
-    if output_rows:
-        conn.execute(sa.insert(step_outputs), output_rows)
-    news = [(RUN, str(r["b_uid"])) for r in run_rows]
+    if not run_rows:
+        return
+    news = [(RUN, str(r["uid"])) for r in run_rows]
     # Whoever follows the log of an attempt that ended waits for nothing more.
     news += [(LOGS, one) for one in ended]
     if ready:
         news.append((READY, ""))
-    notify_all(conn, news)
+    conn.execute(
+        _SAVE,
+        {
+            "runs": records(run_rows),
+            "steps": records(step_rows),
+            "attempts": records(attempt_rows),
+            "outputs": records(output_rows),
+            "live": LIVE_STATES,
+            "channels": [channel for channel, _ in news],
+            "payloads": [payload for _, payload in news],
+        },
+    )
 
 
 def notify(conn: Connection, channel: str, payloads: list[str]) -> None:
@@ -234,37 +312,44 @@ def notify_all(conn: Connection, news: list[tuple[str, str]]) -> None:
         )
 
 
-def _step_row(step: Step, revision: int) -> dict[str, Any]:
+def _step_row(step: Step, revision: int, metrics: dict[str, float] | None) -> dict[str, Any]:
     return {
-        "b_uid": step.uid,
-        "b_state": step.state.value,
-        "b_reason": step.reason,
-        "b_message": step.message,
-        "b_current_attempt": step.current_attempt,
-        "b_ran_attempts": step.ran_attempts,
-        "b_early_losses": step.early_losses,
-        "b_not_before": step.not_before,
-        "b_quiet_at": step.quiet_at,
-        "b_ready_time": step.ready_time,
-        "b_start_time": step.start_time,
-        "b_end_time": step.end_time,
-        "b_revision": revision,
+        "uid": step.uid,
+        "state": step.state,
+        "reason": step.reason,
+        "message": step.message,
+        "current_attempt": step.current_attempt,
+        "ran_attempts": step.ran_attempts,
+        "early_losses": step.early_losses,
+        "not_before": step.not_before,
+        "quiet_at": step.quiet_at,
+        "ready_time": step.ready_time,
+        "start_time": step.start_time,
+        "end_time": step.end_time,
+        "revision": revision,
+        "metrics": metrics,
     }
 
 
-def _attempt_row(uid: int, attempt: Attempt) -> dict[str, Any]:
+def _attempt_row(uid: int, attempt: Attempt, proof: Proof | None) -> dict[str, Any]:
     return {
-        "b_step_uid": uid,
-        "b_number": attempt.number,
-        "b_state": attempt.state.value,
-        "b_ran": attempt.ran,
-        "b_failure_class": attempt.failure_class.value if attempt.failure_class else None,
-        "b_reason": attempt.reason,
-        "b_message": attempt.message,
-        "b_exit_code": attempt.exit_code,
-        "b_start_time": attempt.start_time,
-        "b_end_time": attempt.end_time,
+        "step_uid": uid,
+        "number": attempt.number,
+        "state": attempt.state,
+        "ran": attempt.ran,
+        "failure_class": attempt.failure_class,
+        "reason": attempt.reason,
+        "message": attempt.message,
+        "exit_code": attempt.exit_code,
+        "start_time": attempt.start_time,
+        "end_time": attempt.end_time,
+        "provenance": _base64(proof.provenance) if proof else None,
+        "sandbox_report": _base64(proof.sandbox_report) if proof else None,
     }
+
+
+def _base64(data: bytes | None) -> str | None:
+    return base64.b64encode(data).decode() if data else None
 
 
 def _output_row(run: Run, step: Step, output: Output) -> dict[str, Any]:

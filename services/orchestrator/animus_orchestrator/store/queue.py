@@ -10,43 +10,74 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from animus_orchestrator.domain.scheduler import Need, Room
+from animus_kit.db import bulk
+from animus_orchestrator.domain.rooms import Reach
+from animus_orchestrator.domain.scheduler import Need
 from animus_orchestrator.store.graph import LIVE_STATES
 from animus_orchestrator.store.schema import among, attempts, runs, steps
 
-PAGE = 256
-
 # Written out rather than bound: a partial index is found only when its condition is seen while planning.
-_READY = sa.text("steps.state = 'READY'")
+_READY = sa.text("steps.state = 'READY' AND steps.admitted")
 _RETRYING = sa.text("steps.state = 'RETRYING'")
 _LIVE = sa.text(f"attempts.state IN ({', '.join(repr(state) for state in LIVE_STATES)})")
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
+    """A ready step as it stands in its project's queue."""
+
     need: Need
     run_uid: int
+    priority: int
+    ready_time: datetime
+
+    @property
+    def rank(self) -> tuple[int, datetime, int]:
+        """Smaller is earlier in its project's queue."""
+        return -self.priority, self.ready_time, self.need.step_uid
 
 
 _ANY_READY = sa.select(sa.literal(1)).select_from(steps).where(_READY).limit(1)
-_CANDIDATES = (
-    sa.select(
-        steps.c.uid, steps.c.run_uid, steps.c.project, steps.c.pool, steps.c.cpu_millis, steps.c.memory_bytes,
-        steps.c.gpus, steps.c.gpu_model, steps.c.platform, steps.c.capabilities,
+
+# The first steps of each queue there is: pool and project. An index finds the next queue, however long the last one is,
+# so that a project with a million steps costs no more than one with ten.
+_QUEUES = """
+    WITH RECURSIVE queues (pool, allowed, project) AS (
+        SELECT p.id, p.projects, (
+            SELECT s.project FROM steps AS s
+            WHERE s.state = 'READY' AND s.admitted AND s.pool = p.id ORDER BY s.project LIMIT 1)
+        FROM pools AS p WHERE p.id = ANY(CAST(:pools AS text[])) AND NOT p.paused
+        UNION ALL
+        SELECT q.pool, q.allowed, (
+            SELECT s.project FROM steps AS s
+            WHERE s.state = 'READY' AND s.admitted AND s.pool = q.pool AND s.project > q.project
+            ORDER BY s.project LIMIT 1)
+        FROM queues AS q WHERE q.project IS NOT NULL
     )
-    .where(
-        _READY,
-        steps.c.pool == among("pools", sa.Text),
-        steps.c.cpu_millis <= sa.bindparam("cpu_millis"),
-        steps.c.memory_bytes <= sa.bindparam("memory_bytes"),
-        steps.c.gpus <= sa.bindparam("gpus"),
-        sa.bindparam("every_project", type_=sa.Boolean) | (steps.c.project == among("projects", sa.Text)),
-        steps.c.capabilities.contained_by(sa.bindparam("capabilities", type_=sa.ARRAY(sa.Text))),
+    SELECT s.*
+    FROM queues AS q CROSS JOIN LATERAL (
+        SELECT s.uid, s.run_uid, s.project, s.pool, s.cpu_millis, s.memory_bytes, s.gpus, s.gpu_model, s.platform,
+               s.capabilities, s.selector, s.priority, s.ready_time
+        FROM steps AS s
+        WHERE s.state = 'READY' AND s.admitted AND s.pool = q.pool AND s.project = q.project AND {condition}
+        ORDER BY s.priority DESC, s.ready_time, s.uid
+        LIMIT :each
+    ) AS s
+    WHERE (cardinality(q.allowed) = 0 OR q.project = ANY(q.allowed))
+      AND (CAST(:every_project AS boolean) OR q.project = ANY(CAST(:projects AS text[])))
+"""
+_CANDIDATES = sa.text(
+    _QUEUES.format(
+        condition="""s.cpu_millis <= :cpu_millis AND s.memory_bytes <= :memory_bytes AND s.gpus <= :gpus
+          AND s.capabilities <@ CAST(:capabilities AS text[]) AND s.selector <@ CAST(:labels AS text[])"""
     )
-    .order_by(steps.c.priority.desc(), steps.c.ready_time, steps.c.uid)
-    .limit(PAGE)
-    .offset(sa.bindparam("offset"))
-)  # fmt: skip
+)
+_STARVED = sa.text(_QUEUES.format(condition="s.ready_time < now() - CAST(:patience AS interval)"))
+_READY_AMONG = sa.text("""
+    SELECT s.uid, s.run_uid, s.project, s.pool, s.cpu_millis, s.memory_bytes, s.gpus, s.gpu_model, s.platform,
+           s.capabilities, s.selector, s.priority, s.ready_time
+    FROM steps AS s WHERE s.state = 'READY' AND s.admitted AND s.uid = ANY(CAST(:uids AS bigint[]))
+""")
 
 
 def any_ready(conn: Connection) -> bool:
@@ -54,40 +85,54 @@ def any_ready(conn: Connection) -> bool:
     return conn.execute(_ANY_READY).first() is not None
 
 
-def candidates(conn: Connection, rooms: Sequence[Room], offset: int = 0) -> list[Candidate]:
-    """A page of ready steps in the queue's order, less those that can fit none of the rooms. Locks nothing."""
-    if not rooms:
-        return []
-    rows = conn.execute(
-        _CANDIDATES,
-        {
-            "pools": list({r.pool for r in rooms}),
-            "cpu_millis": max(r.cpu_millis for r in rooms),
-            "memory_bytes": max(r.memory_bytes for r in rooms),
-            "gpus": max(len(r.gpus) for r in rooms),
-            "every_project": not all(r.projects for r in rooms),
-            "projects": list({p for r in rooms for p in r.projects}),
-            "capabilities": list({c for r in rooms for c in r.capabilities}),
-            "offset": offset,
-        },
+def candidates(conn: Connection, reach: Reach, each: int) -> list[Candidate]:
+    """The first `each` ready steps of every queue, less those that can fit none of the rooms. Locks nothing."""
+    values = {
+        **_places(reach),
+        "cpu_millis": reach.cpu_millis,
+        "memory_bytes": reach.memory_bytes,
+        "gpus": reach.gpus,
+        "capabilities": list(reach.capabilities),
+        "labels": list(reach.labels),
+        "each": each,
+    }
+    return [_candidate(row) for row in conn.execute(_CANDIDATES, values)]
+
+
+def starved(conn: Connection, reach: Reach, patience: timedelta, each: int = 4) -> list[Candidate]:
+    """The first steps of every queue that have waited for longer than `patience`, whether they fit or not."""
+    values = {**_places(reach), "patience": patience, "each": each}
+    return [_candidate(row) for row in conn.execute(_STARVED, values)]
+
+
+def ready_among(conn: Connection, step_uids: Iterable[int]) -> list[Candidate]:
+    """Those of the steps that are still to be leased."""
+    wanted = list(step_uids)
+    return [_candidate(row) for row in conn.execute(_READY_AMONG, {"uids": wanted})] if wanted else []
+
+
+def _places(reach: Reach) -> dict[str, Any]:
+    return {
+        "pools": list(reach.pools),
+        "every_project": reach.projects is None,
+        "projects": list(reach.projects or ()),
+    }
+
+
+def _candidate(row: Any) -> Candidate:
+    need = Need(
+        step_uid=row.uid,
+        project=row.project,
+        pool=row.pool,
+        cpu_millis=row.cpu_millis,
+        memory_bytes=row.memory_bytes,
+        gpus=row.gpus,
+        gpu_model=row.gpu_model,
+        platform=row.platform,
+        capabilities=frozenset(row.capabilities),
+        selector=frozenset(row.selector),
     )
-    return [
-        Candidate(
-            Need(
-                step_uid=row.uid,
-                project=row.project,
-                pool=row.pool,
-                cpu_millis=row.cpu_millis,
-                memory_bytes=row.memory_bytes,
-                gpus=row.gpus,
-                gpu_model=row.gpu_model,
-                platform=row.platform,
-                capabilities=frozenset(row.capabilities),
-            ),
-            row.run_uid,
-        )
-        for row in rows
-    ]
+    return Candidate(need, row.run_uid, row.priority, row.ready_time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +152,10 @@ class Lease:
 
 
 def insert_leases(conn: Connection, leases: Sequence[Lease], duration: timedelta) -> None:
-    if not leases:
-        return
-    conn.execute(
-        sa.insert(attempts).values(
-            {"state": "LEASED", "lease_until": sa.func.now() + sa.bindparam("duration", duration, sa.Interval)}
-        ),
+    """`lease_time` is the transaction's time, from which leases run."""
+    bulk.insert(
+        conn,
+        attempts,
         [
             {
                 "step_uid": one.step_uid,
@@ -125,7 +168,8 @@ def insert_leases(conn: Connection, leases: Sequence[Lease], duration: timedelta
                 "contract": one.contract,
                 "grant": one.grant,
                 "gpu_uuids": list(one.gpu_uuids),
-                "duration": duration,
+                "state": "LEASED",
+                "lease_until": one.lease_time + duration,
             }
             for one in leases
         ],

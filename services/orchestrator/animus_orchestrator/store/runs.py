@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -46,6 +46,11 @@ class NewRun:
     creator: str
     create_time: datetime
     steps: Sequence[Mapping[str, Any]]
+    pool: str = "default"
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
+    held_back: str = ""
+    """Why its project's quota does not let it start; empty when it does."""
 
 
 def insert(conn: Connection, new: NewRun) -> int | None:
@@ -65,6 +70,12 @@ def insert(conn: Connection, new: NewRun) -> int | None:
             decision_digest=new.decision_digest,
             labels=dict(new.labels),
             experiment=new.experiment,
+            pool=new.pool,
+            node_labels=dict(new.node_labels),
+            priority=new.priority,
+            admitted=not new.held_back,
+            reason="QUOTA" if new.held_back else "",
+            message=new.held_back,
             creator=new.creator,
             create_time=new.create_time,
         )
@@ -82,9 +93,22 @@ def insert(conn: Connection, new: NewRun) -> int | None:
         .values(project=new.project, digest=new.snapshot_digest, name=new.snapshot_name, document=new.snapshot)
         .on_conflict_do_nothing()
     )
-    conn.execute(sa.insert(steps), [{"run_uid": uid, "project": new.project, **step} for step in new.steps])
+    common = {
+        "run_uid": uid,
+        "project": new.project,
+        "pool": new.pool,
+        "selector": selector(new.node_labels),
+        "priority": new.priority,
+        "admitted": not new.held_back,
+    }
+    conn.execute(sa.insert(steps), [{**common, **step} for step in new.steps])
     notify(conn, READY, [""])
     return uid
+
+
+def selector(labels: Mapping[str, str]) -> list[str]:
+    """Labels as the queue compares them."""
+    return sorted(f"{key}={value}" for key, value in labels.items())
 
 
 def plan_document(conn: Connection, project: str, digest: str) -> bytes | None:
@@ -140,6 +164,11 @@ def changed_steps(conn: Connection, run_uid: int, since: int) -> list[Any]:
         sa.select(*_STEP_COLUMNS).where(steps.c.run_uid == run_uid, steps.c.revision > since).order_by(steps.c.ordinal)
     )
     return list(conn.execute(query))
+
+
+def ready_steps(conn: Connection, run_uid: int) -> list[Any]:
+    query = sa.select(*_STEP_COLUMNS).where(steps.c.run_uid == run_uid, steps.c.state == "READY")
+    return list(conn.execute(query.order_by(steps.c.ordinal)))
 
 
 def page_steps(conn: Connection, run_uid: int, request: Any) -> tuple[list[Any], str]:

@@ -53,8 +53,35 @@ class Bindings(_message.Message):
     experiment: str
     def __init__(self, datasets: _Optional[_Iterable[_Union[Bindings.Dataset, _Mapping]]] = ..., code: _Optional[_Iterable[_Union[Bindings.Code, _Mapping]]] = ..., parameters: _Optional[_Iterable[_Union[_value_pb2.Parameter, _Mapping]]] = ..., labels: _Optional[_Mapping[str, str]] = ..., experiment: _Optional[str] = ...) -> None: ...
 
+class Scheduling(_message.Message):
+    __slots__ = ("pool", "node_labels", "priority")
+    class NodeLabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    NODE_LABELS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    node_labels: _containers.ScalarMap[str, str]
+    priority: int
+    def __init__(self, pool: _Optional[str] = ..., node_labels: _Optional[_Mapping[str, str]] = ..., priority: _Optional[int] = ...) -> None: ...
+
+class WaitObstacle(_message.Message):
+    __slots__ = ("reason", "agents", "message")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    agents: int
+    message: str
+    def __init__(self, reason: _Optional[str] = ..., agents: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+
 class Run(_message.Message):
-    __slots__ = ("name", "pipeline_version", "bindings", "state", "state_reason", "state_message", "plan_digest", "plan", "policy_snapshot_digest", "decision", "labels", "experiment", "creator", "create_time", "start_time", "end_time", "etag")
+    __slots__ = ("name", "pipeline_version", "bindings", "state", "state_reason", "state_message", "plan_digest", "plan", "policy_snapshot_digest", "decision", "labels", "experiment", "creator", "create_time", "start_time", "end_time", "etag", "scheduling")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Run.State]
@@ -97,6 +124,7 @@ class Run(_message.Message):
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULING_FIELD_NUMBER: _ClassVar[int]
     name: str
     pipeline_version: str
     bindings: Bindings
@@ -114,10 +142,11 @@ class Run(_message.Message):
     start_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
     etag: str
-    def __init__(self, name: _Optional[str] = ..., pipeline_version: _Optional[str] = ..., bindings: _Optional[_Union[Bindings, _Mapping]] = ..., state: _Optional[_Union[Run.State, str]] = ..., state_reason: _Optional[str] = ..., state_message: _Optional[str] = ..., plan_digest: _Optional[str] = ..., plan: _Optional[bytes] = ..., policy_snapshot_digest: _Optional[str] = ..., decision: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., experiment: _Optional[str] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
+    scheduling: Scheduling
+    def __init__(self, name: _Optional[str] = ..., pipeline_version: _Optional[str] = ..., bindings: _Optional[_Union[Bindings, _Mapping]] = ..., state: _Optional[_Union[Run.State, str]] = ..., state_reason: _Optional[str] = ..., state_message: _Optional[str] = ..., plan_digest: _Optional[str] = ..., plan: _Optional[bytes] = ..., policy_snapshot_digest: _Optional[str] = ..., decision: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., experiment: _Optional[str] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., scheduling: _Optional[_Union[Scheduling, _Mapping]] = ...) -> None: ...
 
 class Step(_message.Message):
-    __slots__ = ("name", "state", "state_reason", "state_message", "dependencies", "recipe_digest", "action_digest", "action", "current_attempt", "outputs", "metrics", "ready_time", "start_time", "end_time")
+    __slots__ = ("name", "state", "state_reason", "state_message", "dependencies", "recipe_digest", "action_digest", "action", "current_attempt", "outputs", "metrics", "ready_time", "start_time", "end_time", "obstacles")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Step.State]
@@ -160,6 +189,7 @@ class Step(_message.Message):
     READY_TIME_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     END_TIME_FIELD_NUMBER: _ClassVar[int]
+    OBSTACLES_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: Step.State
     state_reason: str
@@ -174,7 +204,8 @@ class Step(_message.Message):
     ready_time: _timestamp_pb2.Timestamp
     start_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Step.State, str]] = ..., state_reason: _Optional[str] = ..., state_message: _Optional[str] = ..., dependencies: _Optional[_Iterable[str]] = ..., recipe_digest: _Optional[str] = ..., action_digest: _Optional[str] = ..., action: _Optional[bytes] = ..., current_attempt: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[StepOutput, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[_metric_pb2.Metric, _Mapping]]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    obstacles: _containers.RepeatedCompositeFieldContainer[WaitObstacle]
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Step.State, str]] = ..., state_reason: _Optional[str] = ..., state_message: _Optional[str] = ..., dependencies: _Optional[_Iterable[str]] = ..., recipe_digest: _Optional[str] = ..., action_digest: _Optional[str] = ..., action: _Optional[bytes] = ..., current_attempt: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[StepOutput, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[_metric_pb2.Metric, _Mapping]]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., obstacles: _Optional[_Iterable[_Union[WaitObstacle, _Mapping]]] = ...) -> None: ...
 
 class StepOutput(_message.Message):
     __slots__ = ("name", "manifest_digest", "artifact", "file_count", "size_bytes")
@@ -275,30 +306,36 @@ class Attempt(_message.Message):
     def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Attempt.State, str]] = ..., agent: _Optional[str] = ..., failure_class: _Optional[_Union[Attempt.FailureClass, str]] = ..., state_reason: _Optional[str] = ..., state_message: _Optional[str] = ..., exit_code: _Optional[int] = ..., log_size_bytes: _Optional[int] = ..., log_truncated: _Optional[bool] = ..., contract: _Optional[bytes] = ..., provenance: _Optional[bytes] = ..., sandbox_report: _Optional[bytes] = ..., lease_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class PlanRunRequest(_message.Message):
-    __slots__ = ("parent", "pipeline_version", "bindings")
+    __slots__ = ("parent", "pipeline_version", "bindings", "scheduling")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     PIPELINE_VERSION_FIELD_NUMBER: _ClassVar[int]
     BINDINGS_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULING_FIELD_NUMBER: _ClassVar[int]
     parent: str
     pipeline_version: str
     bindings: Bindings
-    def __init__(self, parent: _Optional[str] = ..., pipeline_version: _Optional[str] = ..., bindings: _Optional[_Union[Bindings, _Mapping]] = ...) -> None: ...
+    scheduling: Scheduling
+    def __init__(self, parent: _Optional[str] = ..., pipeline_version: _Optional[str] = ..., bindings: _Optional[_Union[Bindings, _Mapping]] = ..., scheduling: _Optional[_Union[Scheduling, _Mapping]] = ...) -> None: ...
 
 class PlanRunResponse(_message.Message):
     __slots__ = ("plan", "plan_digest", "problems", "steps", "allowed", "denial_message")
     class StepAssessment(_message.Message):
-        __slots__ = ("step", "recipe_digest", "action_digest", "eligible_agents", "placement_message")
+        __slots__ = ("step", "recipe_digest", "action_digest", "eligible_agents", "placement_message", "wait_reason", "obstacles")
         STEP_FIELD_NUMBER: _ClassVar[int]
         RECIPE_DIGEST_FIELD_NUMBER: _ClassVar[int]
         ACTION_DIGEST_FIELD_NUMBER: _ClassVar[int]
         ELIGIBLE_AGENTS_FIELD_NUMBER: _ClassVar[int]
         PLACEMENT_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+        WAIT_REASON_FIELD_NUMBER: _ClassVar[int]
+        OBSTACLES_FIELD_NUMBER: _ClassVar[int]
         step: str
         recipe_digest: str
         action_digest: str
         eligible_agents: int
         placement_message: str
-        def __init__(self, step: _Optional[str] = ..., recipe_digest: _Optional[str] = ..., action_digest: _Optional[str] = ..., eligible_agents: _Optional[int] = ..., placement_message: _Optional[str] = ...) -> None: ...
+        wait_reason: str
+        obstacles: _containers.RepeatedCompositeFieldContainer[WaitObstacle]
+        def __init__(self, step: _Optional[str] = ..., recipe_digest: _Optional[str] = ..., action_digest: _Optional[str] = ..., eligible_agents: _Optional[int] = ..., placement_message: _Optional[str] = ..., wait_reason: _Optional[str] = ..., obstacles: _Optional[_Iterable[_Union[WaitObstacle, _Mapping]]] = ...) -> None: ...
     PLAN_FIELD_NUMBER: _ClassVar[int]
     PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
@@ -314,20 +351,22 @@ class PlanRunResponse(_message.Message):
     def __init__(self, plan: _Optional[bytes] = ..., plan_digest: _Optional[str] = ..., problems: _Optional[_Iterable[_Union[_problem_pb2.Problem, _Mapping]]] = ..., steps: _Optional[_Iterable[_Union[PlanRunResponse.StepAssessment, _Mapping]]] = ..., allowed: _Optional[bool] = ..., denial_message: _Optional[str] = ...) -> None: ...
 
 class CreateRunRequest(_message.Message):
-    __slots__ = ("parent", "run_id", "pipeline_version", "bindings", "expected_plan_digest", "request_id")
+    __slots__ = ("parent", "run_id", "pipeline_version", "bindings", "expected_plan_digest", "request_id", "scheduling")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PIPELINE_VERSION_FIELD_NUMBER: _ClassVar[int]
     BINDINGS_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULING_FIELD_NUMBER: _ClassVar[int]
     parent: str
     run_id: str
     pipeline_version: str
     bindings: Bindings
     expected_plan_digest: str
     request_id: str
-    def __init__(self, parent: _Optional[str] = ..., run_id: _Optional[str] = ..., pipeline_version: _Optional[str] = ..., bindings: _Optional[_Union[Bindings, _Mapping]] = ..., expected_plan_digest: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    scheduling: Scheduling
+    def __init__(self, parent: _Optional[str] = ..., run_id: _Optional[str] = ..., pipeline_version: _Optional[str] = ..., bindings: _Optional[_Union[Bindings, _Mapping]] = ..., expected_plan_digest: _Optional[str] = ..., request_id: _Optional[str] = ..., scheduling: _Optional[_Union[Scheduling, _Mapping]] = ...) -> None: ...
 
 class GetRunRequest(_message.Message):
     __slots__ = ("name",)
