@@ -53,7 +53,9 @@ def test_every_command_of_the_product_is_there() -> None:
         "dataset push", "dataset list", "dataset show", "dataset diff", "code push", "image import", "pipeline apply",
         "pipeline validate", "pipeline show", "run plan", "run submit", "run watch", "run logs", "run list", "run show",
         "run cancel", "model register", "model list", "model show", "artifact list", "artifact download", "lineage up",
-        "lineage down", "audit list", "agent join", "agent list", "pki init", "pki issue",
+        "lineage down", "audit list", "agent join", "agent list", "agent show", "agent cordon",
+        "agent uncordon", "agent drain", "agent revoke", "agent attempts", "agent logs", "agent tokens",
+        "agent revoke-token", "pki init", "pki issue",
     }  # fmt: skip
     assert wanted <= found
 
