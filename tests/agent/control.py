@@ -58,7 +58,7 @@ class ControlPlane(
     enrollment_pb2_grpc.EnrollmentServiceServicer,
 ):
     """Everything on one event loop in a thread of its own. `lose(n)` and `double(n)` say which messages from it go
-    astray; `silent` answers nothing at all."""
+    astray, `miss(n)` which messages to it; `silent` answers nothing at all."""
 
     def __init__(self, folder: Path, world: World) -> None:
         now = datetime.now(UTC)
@@ -79,6 +79,8 @@ class ControlPlane(
         self.silent = False
         self.lose: Callable[[int], bool] = lambda n: False
         self.double: Callable[[int], bool] = lambda n: False
+        self.miss: Callable[[int], bool] = lambda n: False
+        self._got = 0
         self._sent = 0
         self._poke: set[asyncio.Event] = set()
         self._leaves()
@@ -201,6 +203,9 @@ class ControlPlane(
             nonlocal sequence
             async for message in requests:
                 kind = message.WhichOneof("message")
+                self._got += 1
+                if kind != "hello" and self.miss(self._got):
+                    continue
                 if kind == "hello":
                     self.hellos.append(message.hello)
                     self.instances.append(message.hello.instance_id)
@@ -263,6 +268,9 @@ class ControlPlane(
         return pb.ControlMessage(directive=directive)
 
     def _events(self, events: pb.Events) -> pb.ControlMessage:
+        known_seq = self.seqs.get(events.spool_id, 0)
+        if events.after_seq > known_seq:
+            return pb.ControlMessage(events_ack=pb.EventsAck(spool_id=events.spool_id, seq=known_seq, resend=True))
         for event in events.events:
             if event.seq <= self.seqs.get(events.spool_id, 0) or self.silent:
                 continue

@@ -65,6 +65,19 @@ def test_lost_and_doubled_messages_change_nothing(control: ControlPlane, start: 
     until(lambda: not control.held, "all forgotten", show=lambda: agent.log)
 
 
+def test_lost_news_is_told_again(control: ControlPlane, start: Callable[..., AgentProcess]) -> None:
+    """Also the very last, behind which nothing comes that could show the hole."""
+    control.miss = lambda n: n % 3 != 0
+    agent = start()
+    every = [control.assign(control.world.order("fake", "out=hello", "seconds=0.2")) for _ in range(10)]
+    until(lambda: all(known.results for known in every), "10 results", show=lambda: agent.log)
+    for known in every:
+        assert [result.state for result in known.results] == [State.STATE_SUCCEEDED], known.results
+        assert known.states == [State.STATE_PREPARING, State.STATE_RUNNING, State.STATE_FINISHING]
+        assert known.text == b"hello\n"
+    until(lambda: not control.held, "all forgotten", show=lambda: agent.log)
+
+
 def test_cancel_and_stale(control: ControlPlane, start: Callable[..., AgentProcess]) -> None:
     agent = start()
     canceled = control.assign(control.world.order("fake", "seconds=60"))

@@ -34,6 +34,8 @@ FIRST_INTERVAL = 5.0
 GATHER_SECONDS = 0.1
 # At most so often the agent's own log lines are sent.
 LOGS_SECONDS = 2.0
+# So many statuses later, rows that nobody acknowledged are taken for lost and sent again.
+UNANSWERED_STATUSES = 3
 # Statuses whose answer may still come.
 REMEMBERED_STATUSES = 64
 
@@ -83,6 +85,9 @@ class Session:
         self._sequence = 0
         self._stated: OrderedDict[int, float] = OrderedDict()
         self._sent_seq: int | None = None
+        # How far dispatch has acknowledged, and when it last got further or had nothing left to acknowledge.
+        self._acked_seq = 0
+        self._acked_at = math.inf
         self._ended: asyncio.Future[Ended] = self._loop.create_future()
         self.welcomed = False
         self.unschedulable = ""
@@ -154,6 +159,8 @@ class Session:
 
     def _status(self) -> pb.Status:
         self._status_at = self._clock.monotonic() + self._interval
+        if self._clock.monotonic() - self._acked_at > UNANSWERED_STATUSES * self._interval:
+            self._send_again()
         self._sequence += 1
         self._stated[self._sequence] = self._clock.monotonic()
         while len(self._stated) > REMEMBERED_STATUSES:
@@ -179,11 +186,23 @@ class Session:
         """The next rows that this session has not sent; None before dispatch has said where it stands."""
         if self._sent_seq is None:
             return None
-        rows = self._spool.after(self._sent_seq)
+        after = self._sent_seq
+        rows = self._spool.after(after)
         if not rows:
             return None
         self._sent_seq = rows[-1].seq
-        return pb.Events(spool_id=self._spool.spool_id, events=[to_event(row) for row in rows])
+        if self._acked_at == math.inf:
+            self._acked_at = self._clock.monotonic()
+        return pb.Events(spool_id=self._spool.spool_id, after_seq=after, events=[to_event(row) for row in rows])
+
+    def _send_again(self) -> None:
+        """From the first row that dispatch has not acknowledged. What it has it knows by its number."""
+        if self._sent_seq is not None and self._sent_seq > self._acked_seq:
+            log.warning("rows are sent again", after_seq=self._acked_seq, sent_seq=self._sent_seq)
+            self._sent_seq = self._acked_seq
+            self._rows_at = self._clock.monotonic()
+            self._wake.set()
+        self._acked_at = math.inf
 
     async def _read(self, call: Any) -> None:
         async for message in call:
@@ -224,7 +243,7 @@ class Session:
             self.end("SPOOL_RENAMED")
             return
         self._spool.acknowledge(welcome.acknowledged_seq)
-        self._sent_seq = welcome.acknowledged_seq
+        self._sent_seq = self._acked_seq = welcome.acknowledged_seq
         self._rows_at = self._clock.monotonic()
         self._status_at = min(self._status_at, self._rows_at + self._interval)
         self.welcomed = True
@@ -248,5 +267,11 @@ class Session:
     def _acknowledged(self, ack: pb.EventsAck) -> None:
         if ack.spool_id == self._spool.spool_id:
             self._spool.acknowledge(ack.seq)
+            if ack.seq > self._acked_seq:
+                self._acked_seq = ack.seq
+                everything = self._sent_seq is not None and self._acked_seq >= self._sent_seq
+                self._acked_at = math.inf if everything else self._clock.monotonic()
+            if ack.resend:
+                self._send_again()
         for name in ack.stale_attempts:
             self._holdings.stale(name)

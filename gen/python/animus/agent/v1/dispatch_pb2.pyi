@@ -118,12 +118,14 @@ class LogLine(_message.Message):
     def __init__(self, client_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., level: _Optional[_Union[_agent_pb2.AgentLogLine.Level, str]] = ..., logger: _Optional[str] = ..., message: _Optional[str] = ..., fields: _Optional[_Mapping[str, str]] = ..., dropped_before: _Optional[int] = ...) -> None: ...
 
 class Events(_message.Message):
-    __slots__ = ("spool_id", "events")
+    __slots__ = ("spool_id", "events", "after_seq")
     SPOOL_ID_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
+    AFTER_SEQ_FIELD_NUMBER: _ClassVar[int]
     spool_id: str
     events: _containers.RepeatedCompositeFieldContainer[SpoolEvent]
-    def __init__(self, spool_id: _Optional[str] = ..., events: _Optional[_Iterable[_Union[SpoolEvent, _Mapping]]] = ...) -> None: ...
+    after_seq: int
+    def __init__(self, spool_id: _Optional[str] = ..., events: _Optional[_Iterable[_Union[SpoolEvent, _Mapping]]] = ..., after_seq: _Optional[int] = ...) -> None: ...
 
 class SpoolEvent(_message.Message):
     __slots__ = ("seq", "attempt", "client_time", "state_changed", "log_chunk", "metric_points", "result")
@@ -268,14 +270,16 @@ class Assignment(_message.Message):
     def __init__(self, attempt: _Optional[str] = ..., contract: _Optional[bytes] = ..., grant: _Optional[bytes] = ..., lease_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class EventsAck(_message.Message):
-    __slots__ = ("spool_id", "seq", "stale_attempts")
+    __slots__ = ("spool_id", "seq", "stale_attempts", "resend")
     SPOOL_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     STALE_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    RESEND_FIELD_NUMBER: _ClassVar[int]
     spool_id: str
     seq: int
     stale_attempts: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, spool_id: _Optional[str] = ..., seq: _Optional[int] = ..., stale_attempts: _Optional[_Iterable[str]] = ...) -> None: ...
+    resend: bool
+    def __init__(self, spool_id: _Optional[str] = ..., seq: _Optional[int] = ..., stale_attempts: _Optional[_Iterable[str]] = ..., resend: _Optional[bool] = ...) -> None: ...
 
 class Reconnect(_message.Message):
     __slots__ = ("after", "reason")
