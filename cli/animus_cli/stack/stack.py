@@ -91,10 +91,10 @@ def down(layout: Layout, tell: Tell) -> None:
         Embedded(layout.postgres).stop()
 
 
-def restart(layout: Layout, name: str, *, kill: bool = False) -> None:
+def restart(layout: Layout, name: str, *, kill: bool = False, wait: bool = True) -> None:
     """Ends one process, with SIGKILL when asked, and starts it again; `postgres` too.
 
-    Raises StackError for an unknown name, EmbeddedError.
+    wait: return only when it answers, which the gateway does when every service behind it does. Raises StackError for an unknown name, EmbeddedError.
     """
     with _locked(layout):
         if name == programs.POSTGRES:
@@ -105,7 +105,8 @@ def restart(layout: Layout, name: str, *, kill: bool = False) -> None:
         program = _program(layout, name)
         processes.stop(layout, name, kill=kill)
         processes.start(layout, program, account())
-        _wait(layout, program)
+        if wait:
+            _wait(layout, program)
 
 
 def status(layout: Layout) -> list[State]:
