@@ -48,8 +48,13 @@ def to(arguments: Sequence[Any], who: pwd.struct_passwd | None) -> tuple[list[st
 def _installation(closed: Path) -> list[Path]:
     """What must be visible below the closed folder: the venv, with the repository around it, and the interpreter."""
     prefix, base = Path(sys.prefix), Path(sys.base_prefix)
-    around = prefix.parent if closed in prefix.parent.parents else prefix
-    return [around, *([base] if closed in base.parents and around not in (base, *base.parents) else [])]
+    if closed == prefix.parent:
+        # The repository itself is closed: shown as a whole it would be closed again, so that its folders are shown.
+        shown = [child for child in closed.iterdir() if child.is_dir() and not child.is_symlink()]
+    else:
+        shown = [prefix.parent if closed in prefix.parent.parents else prefix]
+    seen = any(path in (base, *base.parents) for path in shown)
+    return shown if seen or closed not in base.parents else [*shown, base]
 
 
 def _enter(closed: Path) -> None:
@@ -84,6 +89,10 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(
             f"{closed} is closed to the account that services run as, and cannot be opened here ({error}): move it"
         )
+    who = pwd.getpwuid(int(uid))
+    for needed in (Path(sys.prefix), Path(__file__).parent):
+        if inner := barrier(who, needed):
+            sys.exit(f"{inner} is closed to the account {who.pw_name}, which services run as: chmod -R go+rX {inner}")
     os.setgroups([])
     os.setgid(int(gid))
     os.setuid(int(uid))

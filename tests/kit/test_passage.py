@@ -38,10 +38,13 @@ def test_without_an_account_nothing_changes() -> None:
 
 
 @needs_root
-def test_the_account_sees_the_installation_and_nothing_beside_it() -> None:
-    closed = Path(sys.prefix).parents[-2]
+@pytest.mark.parametrize(
+    "closed", sorted({Path(sys.prefix).parent, Path(sys.prefix).parents[-2]}), ids=lambda p: f"depth{len(p.parts)}"
+)
+def test_the_account_sees_the_installation_and_nothing_beside_it(closed: Path) -> None:
     before = Path("/proc/mounts").read_text()
-    beside = [str(p) for p in closed.iterdir() if p not in (Path(sys.prefix), *Path(sys.prefix).parents)]
+    installation = passage._installation(closed)
+    beside = [str(p) for p in closed.iterdir() if not any(p in (kept, *kept.parents) for kept in installation)]
     script = (
         "import animus_kit, json, os;"
         f"print(json.dumps([os.getuid(), os.getgroups(), [p for p in {beside!r} if os.path.lexists(p)]]))"
