@@ -1,18 +1,12 @@
-"""Run, step and attempt as one state machine: whatever arrives in whatever order, the invariants hold."""
+"""Transitions of runs, steps and attempts one by one; test_state_properties.py has them in every order."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from animus_orchestrator.domain import attempt as attempts
-from animus_orchestrator.domain import step as steps
-from animus_orchestrator.domain.attempt import AttemptState, Output, Result
-from animus_orchestrator.domain.errors import StaleAttempt
+from animus_orchestrator.domain.attempt import AttemptState, Result
 from animus_orchestrator.domain.failure import RULES, FailureClass
 from animus_orchestrator.domain.retry import MAX_EARLY_LOSSES, Again, Over, RetryPolicy, decide
 from animus_orchestrator.domain.run import Run, RunGraph, RunState, settle
@@ -37,125 +31,6 @@ def graph_of(edges: set[tuple[int, int]], max_attempts: int, size: int = 5) -> R
             ready_time=None if dependencies else T0,
         )
     return RunGraph(Run(1, "p", "r", RunState.QUEUED), made, {})
-
-
-class Execution(RuleBasedStateMachine):
-    """Agents lease, report, finish, disappear and repeat themselves; people cancel; time passes."""
-
-    @initialize(edges=st.sets(st.tuples(st.integers(0, 4), st.integers(0, 4))), max_attempts=st.integers(1, 3))
-    def submit(self, edges, max_attempts):
-        self.graph = graph_of(edges, max_attempts)
-        self.now = T0
-        self.ended: dict[tuple[str, int], AttemptState] = {}
-        self.leases: dict[tuple[str, int], datetime] = {}
-        self.commits: dict[str, int] = {}
-        self.numbers = dict.fromkeys(self.graph.steps, 0)
-
-    def live(self):
-        return sorted(k for k, a in self.graph.attempts.items() if not a.terminal)
-
-    @rule(step=st.sampled_from(NAMES))
-    def lease(self, step):
-        ready = self.graph.steps[step].state is StepState.READY
-        try:
-            made = self.graph.lease(step, "n1", self.now)
-        except StaleAttempt:
-            assert not ready or self.graph.run.state in (RunState.CANCELING, RunState.CANCELED)
-            return
-        # A retry never starts while the former attempt may still live.
-        former = (step, made.number - 1)
-        if former in self.leases and self.ended.get(former) is AttemptState.LOST:
-            assert self.leases[former] <= self.now
-        assert made.number == self.numbers[step] + 1
-        self.numbers[step] = made.number
-        self.leases[step, made.number] = self.now + timedelta(seconds=60)
-
-    @rule(
-        step=st.sampled_from(NAMES),
-        back=st.integers(0, 2),
-        state=st.sampled_from([AttemptState.PREPARING, AttemptState.RUNNING, AttemptState.FINISHING]),
-    )
-    def report(self, step, back, state):
-        key = (step, max(0, self.numbers[step] - back))
-        before = (self.graph.run, dict(self.graph.steps), dict(self.graph.attempts))
-        try:
-            self.graph.report(*key, state, self.now)
-        except StaleAttempt:
-            assert (self.graph.run, self.graph.steps, self.graph.attempts) == before
-
-    @rule(
-        step=st.sampled_from(NAMES),
-        back=st.integers(0, 2),
-        end=st.sampled_from(sorted(attempts.RESULTS)),
-        failure=st.sampled_from(FAILURES),
-    )
-    def finish(self, step, back, end, failure):
-        key = (step, max(0, self.numbers[step] - back))
-        before = (self.graph.run, dict(self.graph.steps), dict(self.graph.attempts))
-        outputs = (Output("model", "sha256:" + "0" * 64, 1, 1),) if end is AttemptState.SUCCEEDED else ()
-        result = Result(state=end, failure_class=None if outputs else failure, outputs=outputs)
-        try:
-            self.graph.finish(*key, result, self.now)
-        except StaleAttempt:
-            assert (self.graph.run, self.graph.steps, self.graph.attempts) == before
-            return
-        assert key not in self.ended
-        self.ended[key] = end
-        if end is AttemptState.SUCCEEDED:
-            self.commits[step] = self.commits.get(step, 0) + 1
-
-    @rule(data=st.data(), expired=st.booleans())
-    def lose(self, data, expired):
-        if not self.live():
-            return
-        key = data.draw(st.sampled_from(self.live()))
-        if expired:
-            self.now = max(self.now, self.leases[key])
-        self.graph.lose(*key, self.now, reason="X", message="", lease_until=None if expired else self.leases[key])
-        self.ended[key] = AttemptState.LOST
-
-    @rule()
-    def cancel(self):
-        was = self.graph.run.state
-        assert self.graph.cancel(self.now) == (was in (RunState.QUEUED, RunState.RUNNING))
-
-    @rule(seconds=st.integers(0, 90))
-    def time_passes(self, seconds):
-        self.now += timedelta(seconds=seconds)
-        for name in NAMES:
-            if not self.graph.settle_canceled(name, self.now):
-                self.graph.retry_due(name, self.now)
-
-    @invariant()
-    def holds(self):
-        graph = self.graph
-        assert all(n <= 1 for n in self.commits.values()), "a step committed twice"
-        for name, step in graph.steps.items():
-            mine = [a for (s, _), a in graph.attempts.items() if s == name]
-            living = [a for a in mine if not a.terminal]
-            assert len(living) <= 1
-            assert (step.state in steps.HELD) == bool(living)
-            assert not living or living[0].number == step.current_attempt
-            assert step.ran_attempts == sum(a.ran for a in mine)
-            assert step.ran_attempts <= step.retry.max_attempts
-            assert step.early_losses <= MAX_EARLY_LOSSES + 1
-            assert (step.state is StepState.SUCCEEDED) == (self.commits.get(name, 0) == 1)
-            if step.state in (StepState.READY, *steps.HELD, StepState.SUCCEEDED):
-                assert all(graph.steps[d].state in steps.DONE for d in step.dependencies)
-            assert step.terminal == (step.end_time is not None)
-        terminal = all(s.terminal for s in graph.steps.values())
-        assert graph.run.terminal == terminal
-        if graph.run.state is RunState.SUCCEEDED:
-            assert all(s.state in steps.DONE for s in graph.steps.values())
-        if graph.run.state is RunState.CANCELED:
-            # CANCELED means that nothing runs any more.
-            assert all(self.leases[k] <= self.now for k, e in self.ended.items() if e is AttemptState.LOST)
-
-
-Execution.TestCase.settings = settings(
-    max_examples=250, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestExecution = Execution.TestCase
 
 
 def test_a_failure_skips_what_depends_on_it_and_nothing_else():
@@ -206,21 +81,21 @@ def test_settle_table():
 
 
 def _decide(failure, **kw):
-    values = {"ran": True, "ran_attempts": 1, "early_losses": 0, "now": T0, "lease_until": None} | kw
+    values = {"ran": True, "counted": 1, "early_losses": 0, "now": T0, "lease_until": None} | kw
     policy = RetryPolicy(max_attempts=3, exponential=True, initial_seconds=2, max_seconds=5, multiplier=2)
     return decide(policy, failure, **values)
 
 
 def test_backoff_follows_the_pipeline():
     assert _decide(FailureClass.USER_ERROR) == Again(T0 + timedelta(seconds=2))
-    assert _decide(FailureClass.USER_ERROR, ran_attempts=2) == Again(T0 + timedelta(seconds=4))
-    assert _decide(FailureClass.USER_ERROR, ran_attempts=3) == Over("ATTEMPTS_EXHAUSTED")
+    assert _decide(FailureClass.USER_ERROR, counted=2) == Again(T0 + timedelta(seconds=4))
+    assert _decide(FailureClass.USER_ERROR, counted=3) == Over("ATTEMPTS_EXHAUSTED")
     assert RetryPolicy(5, False, 3, 60, 2).backoff(4) == 3
     assert RetryPolicy(10**6, True, 1, 60, 10).backoff(10**5) == 60
 
 
 def test_losses_before_running_have_a_bound_of_their_own():
-    early = {"ran": False, "ran_attempts": 0}
+    early = {"ran": False, "counted": 0}
     assert isinstance(_decide(FailureClass.LOST_NODE, early_losses=MAX_EARLY_LOSSES, **early), Again)
     assert _decide(FailureClass.LOST_NODE, early_losses=MAX_EARLY_LOSSES + 1, **early) == Over("TOO_MANY_LOSSES")
 

@@ -60,8 +60,8 @@ def decide(
 ) -> Again | Over:
     """Decides after an attempt ended without success.
 
-    `counted`: attempts that count against maxAttempts; it and `early_losses` include this attempt. `lease_until` is given when the attempt's processes are
-    not known to be dead: the next one waits for it.
+    `counted`: attempts that count against maxAttempts; it and `early_losses` include this attempt. `lease_until` is
+    given when the attempt's processes are not known to be dead: the next one waits for it.
     """
     rule = RULES[failure]
     if not rule.retry:

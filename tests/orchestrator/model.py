@@ -1,0 +1,513 @@
+"""A model world: a control plane of plain data around the real domain rules, nodes that really run containers, and
+everything that may go wrong between them.
+
+Each action takes two numbers, which choose what it is about, so that hypothesis and a plain random walk can drive it.
+Time is one true time; a node's monotonic clock follows it, its wall clock does not. What really runs is known here and
+nowhere else: `alive` is held against what the control plane believes (tests/orchestrator/truths.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from animus_orchestrator.domain import agent as agents
+from animus_orchestrator.domain import scheduler
+from animus_orchestrator.domain.agent import Agent
+from animus_orchestrator.domain.attempt import AttemptState, Output, Result
+from animus_orchestrator.domain.errors import AgentRevoked, IdentityCloned, StaleAttempt
+from animus_orchestrator.domain.failure import FailureClass
+from animus_orchestrator.domain.retry import RetryPolicy
+from animus_orchestrator.domain.run import Run, RunGraph, RunState
+from animus_orchestrator.domain.step import Step, StepState
+from tests.orchestrator.truths import Truths
+
+T0 = datetime(2030, 1, 1, tzinfo=UTC)
+LEASE, MARGIN = timedelta(seconds=60), timedelta(seconds=15)
+NODES, RUNS, STEPS = 3, 3, 5
+CPU, GPUS = 4000, 2
+FAILURES = sorted(set(FailureClass) - {FailureClass.LOST_NODE})
+"""What an agent may report; only the server says LOST_NODE."""
+STATES = (AttemptState.PREPARING, AttemptState.RUNNING, AttemptState.FINISHING)
+
+Key = tuple[int, str, int]
+"""Run, step and number of an attempt."""
+
+
+@dataclass
+class Container:
+    """What a node holds for an attempt. `deadline`: when the node kills it unless it renews."""
+
+    deadline: datetime
+    cpu: int
+    gpus: tuple[str, ...]
+    stage: int = 0
+
+
+@dataclass
+class Lease:
+    """What the control plane knows of an attempt beyond its graph."""
+
+    agent: str
+    instance: str
+    until: datetime
+    cpu: int
+    gpus: tuple[str, ...]
+    listed: bool = False
+
+
+@dataclass
+class Event:
+    seq: int
+    key: Key
+    state: AttemptState | None = None
+    result: Result | None = None
+
+
+@dataclass
+class Node:
+    """A machine. `held`: what its agent knows of; `orphans`: what still runs without its knowing. `paused`: stopped,
+    with its containers going on and nobody to fence them."""
+
+    id: str
+    instance: int = 0
+    session: int = 0
+    skew: float = 0.0
+    paused: bool = False
+    held: dict[Key, Container] = field(default_factory=dict)
+    orphans: dict[Key, Container] = field(default_factory=dict)
+    known: set[Key] = field(default_factory=set)
+    spool: list[Event] = field(default_factory=list)
+    spool_id: int = 0
+    seq: int = 0
+
+    def say(self, key: Key, **what: object) -> None:
+        self.seq += 1
+        self.spool.append(Event(self.seq, key, **what))  # type: ignore[arg-type]
+
+
+class World:
+    """`act` does one thing and then holds the world against the truths. `graph_of` is where runs live: plain graphs, or
+    ones that go through a store (`keep`, called around each change)."""
+
+    def __init__(self, keep: Callable[[World, int, Callable[[RunGraph], object]], object] | None = None) -> None:
+        self.now = T0
+        self.agents = {f"n{i}": Agent(f"n{i}", "default") for i in range(NODES)}
+        self.nodes = {name: Node(name) for name in self.agents}
+        self.graphs: dict[int, RunGraph] = {}
+        self.leases: dict[Key, Lease] = {}
+        self.given: dict[str, set[Key]] = {name: set() for name in self.agents}
+        """Leased since the agent last listed what it holds."""
+        self.stated: dict[str, tuple[int, tuple[str, ...]]] = dict.fromkeys(self.agents, (0, ()))
+        self.acked: dict[tuple[str, int], int] = {}
+        self.runs = 0
+        self.truths = Truths(self)
+        self._keep = keep
+
+    # -- driving ----------------------------------------------------------------------------------------------------
+
+    def act(self, name: str, a: int, b: int) -> None:
+        """Raises AssertionError when a truth does not hold afterwards."""
+        before = dict(self.agents)
+        getattr(self, name)(a, b)
+        self.truths.check_agents(before)
+        self.truths.check_world()
+
+    def change(self, uid: int, what: Callable[[RunGraph], object], *, cancels: bool = False) -> object:
+        """One transition of one run, and what it says happened. Raises StaleAttempt, having changed nothing."""
+        graph = self.graphs[uid]
+        was = self.truths.snapshot(graph)
+        try:
+            answer = self._keep(self, uid, what) if self._keep else what(graph)
+        except StaleAttempt:
+            assert self.truths.snapshot(self.graphs[uid]) == was, "a stale attempt had an effect"
+            assert not self.graphs[uid].facts
+            raise
+        self.truths.check_change(uid, was, cancels)
+        return answer
+
+    # -- people -----------------------------------------------------------------------------------------------------
+
+    def submit(self, a: int, b: int) -> None:
+        """A graph of up to five steps, its edges out of the bits of a; b: attempts, gpus, cpu."""
+        if len(self.graphs) >= RUNS:
+            done = [uid for uid, graph in self.graphs.items() if graph.run.terminal and not self._anybody_on(uid)]
+            if not done:
+                return
+            self._drop(done[0])
+        self.runs += 1
+        policy = RetryPolicy(1 + b % 3, exponential=bool(b & 1), initial_seconds=1, max_seconds=30, multiplier=2)
+        steps = {}
+        for i in range(1 + a % STEPS):
+            edges = tuple(f"s{j}" for j in range(i) if a >> (3 + i * 4 + j) & 1)
+            state = StepState.PENDING if edges else StepState.READY
+            steps[f"s{i}"] = Step(
+                self.runs * 10 + i, f"s{i}", i, state, edges, policy,
+                ready_time=None if edges else self.now, cpu_millis=1000 + 1000 * (b >> 2 + i & 1), gpus=(b >> 5 + i & 3) % 3,
+            )  # fmt: skip
+        self.graphs[self.runs] = RunGraph(Run(self.runs, "p", f"r{self.runs}", RunState.QUEUED), steps, {})
+        self.truths.began(self.graphs[self.runs])
+
+    def cancel(self, a: int, b: int) -> None:
+        if (uid := self._run(a)) and b % 4 == 0:
+            self.change(uid, lambda graph: graph.cancel(self.now), cancels=True)
+
+    def refuse(self, a: int, b: int) -> None:
+        """No contract can be made of a step."""
+        if (uid := self._run(a)) and b % 16 == 0:
+            name = self._step(uid, b >> 4)
+            self.change(uid, lambda graph: graph.refuse(name, "CONTRACT_INVALID", "x", self.now))
+
+    def decide(self, a: int, b: int) -> None:
+        """What people decide about an agent."""
+        name = f"n{a % NODES}"
+        agent = self.agents[name]
+        grace = timedelta(seconds=b % 100) if b & 1 else None
+        acts = (
+            lambda: agents.cordon(agent, "x"),
+            *[lambda: agents.uncordon(agent)] * 7,
+            lambda: agents.drain(agent, self.now, grace, "x"),
+            lambda: agents.renew_identity(agent),
+        )
+        try:
+            self.agents[name] = acts[b % len(acts)]()
+        except AgentRevoked:
+            assert agent.revoked
+        except IdentityCloned:
+            assert agent.cordoned == agents.IDENTITY_CLONED
+
+    def revoke(self, a: int, b: int) -> None:
+        """And a new machine takes the place of the old one, whose containers go on until they are fenced."""
+        name = f"n{a % NODES}"
+        if b % 4 == 0:
+            self.agents[name] = agents.revoke(self.agents[name], self.now, "x")
+
+    def replace_node(self, a: int, b: int) -> None:
+        """A revoked agent whose machine has fallen silent makes room for one with another name."""
+        name = next((n for n, one in self.agents.items() if one.revoked), "")
+        if not name or self.nodes[name].held or self.nodes[name].orphans or self._anybody_of(name):
+            return
+        self.agents[name] = Agent(name, "default")
+        self.nodes[name] = Node(name, instance=self.nodes[name].instance + 1, spool_id=self.nodes[name].spool_id + 1)
+        self.truths.new_agent(name)
+
+    # -- the server -------------------------------------------------------------------------------------------------
+
+    def lease(self, a: int, b: int) -> None:
+        """The next ready step that fits goes to one agent; its assignment may be lost."""
+        name = f"n{a % NODES}"
+        node, agent = self.nodes[name], self.agents[name]
+        if not agent.session_open or agents.unschedulable(agent):
+            return
+        for uid, graph in self.graphs.items():
+            for step in graph.steps.values():
+                if step.state is StepState.READY and self._lease(node, uid, step, lost=b % 4 == 0):
+                    return
+
+    def _lease(self, node: Node, uid: int, step: Step, *, lost: bool) -> bool:
+        need = scheduler.Need(step.uid, "p", "default", step.cpu_millis, 0, step.gpus)
+        room = self._room(node.id)
+        if scheduler.obstacle(need, room):
+            return False
+        _, gpus = scheduler.take(need, room)
+        try:
+            made = self.change(uid, lambda graph: graph.lease(step.name, node.id, self.now))
+        except StaleAttempt:
+            assert self.graphs[uid].run.state is RunState.CANCELING
+            return False
+        key = (uid, step.name, made.number)  # type: ignore[attr-defined]
+        self.truths.check_lease(key, self.agents[node.id])
+        self.leases[key] = Lease(node.id, self.agents[node.id].instance_id, self.now + LEASE, step.cpu_millis, gpus)
+        self.given[node.id].add(key)
+        if not lost and node.session == self.agents[node.id].session and not node.paused:
+            self._accept(node, key)
+        return True
+
+    def _room(self, name: str) -> scheduler.Room:
+        """What it stated, less what it was given since."""
+        cpu, gpus = self.stated[name]
+        for key in self.given[name]:
+            cpu -= self.leases[key].cpu
+            gpus = tuple(g for g in gpus if g not in self.leases[key].gpus)
+        return scheduler.Room(name, "default", 16, cpu, 0, tuple(scheduler.Gpu(g) for g in gpus))
+
+    def reap(self, a: int, b: int) -> None:
+        """Leases that ran out, backoffs that passed, agents that were revoked or drained."""
+        for key in self._live():
+            lease, agent = self.leases[key], self.agents[self.leases[key].agent]
+            if lease.until <= self.now:
+                self._lose(key, "LEASE_EXPIRED", None)
+            elif agent.revoked:
+                self._lose(key, "AGENT_REVOKED", lease.until)
+        for name, agent in self.agents.items():
+            if agent.drain_until is not None and agent.drain_until <= self.now and not agent.preempting:
+                self.agents[name] = replace(agent, preempting=True, revision=agent.revision + 1)
+            elif agent.drain_time is not None and agent.drained_time is None and not self._anybody_of(name):
+                self.agents[name] = replace(agent, drained_time=self.now, revision=agent.revision + 1)
+        for uid, graph in self.graphs.items():
+            for name in [n for n, s in graph.steps.items() if s.state is StepState.RETRYING]:
+                if not self.change(uid, lambda g, name=name: g.settle_canceled(name, self.now)):
+                    self.change(uid, lambda g, name=name: g.retry_due(name, self.now))
+
+    def overdue(self, a: int, b: int) -> None:
+        """Taken back although its lease runs, since it was renewed for far too long."""
+        if live := [k for k in self._live() if self.leases[k].listed]:
+            key = live[a % len(live)]
+            if self.leases[key].until > self.now:
+                self._lose(key, "OVERDUE", self.leases[key].until)
+
+    def _lose(self, key: Key, reason: str, until: datetime | None) -> None:
+        uid, step, number = key
+        self.change(uid, lambda graph: graph.lose(step, number, self.now, reason=reason, message="", lease_until=until))
+        self.given[self.leases[key].agent].discard(key)
+
+    # -- between them -----------------------------------------------------------------------------------------------
+
+    def connect(self, a: int, b: int) -> None:
+        """A new session, sometimes of a copy of the agent that was seen before (b a multiple of 16)."""
+        node = self._node(a)
+        if node is None or self.agents[node.id].revoked:
+            return
+        past = self.agents[node.id].past_instances
+        instance = past[b % len(past)] if past and b % 64 == 0 else f"{node.id}-{node.instance}"
+        made = agents.connect(self.agents[node.id], instance)
+        self.agents[node.id] = replace(made, clock_skew_seconds=node.skew, draining=b % 32 == 1)
+        if instance != f"{node.id}-{node.instance}":
+            return  # the copy; the node itself was superseded
+        node.session = made.session
+        self.given[node.id].clear()
+        self._reconcile(node, hears=b % 4 != 0)
+
+    def status(self, a: int, b: int) -> None:
+        """The agent states all it holds; its answer may be lost."""
+        node = self._node(a)
+        if node is None:
+            return
+        agent = self.agents[node.id]
+        if agent.revoked or not agent.session_open or node.session != agent.session:
+            return
+        self.agents[node.id] = replace(agent, clock_skew_seconds=node.skew)
+        self._reconcile(node, hears=b % 4 != 0)
+
+    def _reconcile(self, node: Node, *, hears: bool) -> None:
+        stated_at = self.now
+        self.given[node.id] = {k for k in self.given[node.id] if k not in node.held}
+        used = [*node.held.values(), *node.orphans.values()]
+        busy = {g for c in used for g in c.gpus}
+        free = tuple(g for g in (f"{node.id}-g{i}" for i in range(GPUS)) if g not in busy)
+        self.stated[node.id] = (CPU - sum(c.cpu for c in used), free)
+        instance = self.agents[node.id].instance_id
+        for key in self._live():
+            lease = self.leases[key]
+            if lease.agent != node.id:
+                continue
+            uid, step, number = key
+            attempt = self.graphs[uid].attempts[step, number]
+            if key in node.held:
+                lease.until, lease.listed = self.now + LEASE, True
+                if hears:
+                    node.held[key].deadline = max(node.held[key].deadline, stated_at + LEASE - MARGIN)
+                if hears and (attempt.state is AttemptState.CANCELING or self.agents[node.id].preempting):
+                    why = FailureClass.CANCELED if attempt.state is AttemptState.CANCELING else FailureClass.PREEMPTED
+                    state = AttemptState.CANCELED if why is FailureClass.CANCELED else AttemptState.FAILED
+                    self._end(node, key, Result(state, why))
+            elif any(e.key == key and e.result for e in node.spool):
+                pass  # its end is on its way: what was heard of it last comes with the events
+            elif lease.listed or attempt.ran or attempt.state is not AttemptState.LEASED or lease.instance != instance:
+                self._lose(key, "DISOWNED", lease.until if lease.until > self.now else None)
+            else:
+                self.given[node.id].add(key)
+                if hears:
+                    self._accept(node, key)
+        for key in [k for k in node.held if k not in self._live()]:
+            if hears:
+                del node.held[key]  # STALE: killed, and told nothing of
+
+    def _accept(self, node: Node, key: Key) -> None:
+        """Work that comes too late, or that this node has had, is not taken."""
+        lease = self.leases[key]
+        deadline = lease.until - MARGIN
+        if deadline > self.now and key not in node.known:
+            node.known.add(key)
+            node.held[key] = Container(deadline, lease.cpu, lease.gpus)
+
+    def deliver(self, a: int, b: int) -> None:
+        """The oldest events of a node; the acknowledgement may be lost, so that they come again."""
+        node = self._node(a)
+        if node is None or not node.spool:
+            return
+        agent = self.agents[node.id]
+        if agent.revoked or not agent.session_open or node.session != agent.session:
+            return
+        for event in node.spool[: 1 + (b >> 2) % 4]:
+            acked = self.acked.get((node.id, node.spool_id), 0)
+            if event.seq > acked:
+                self._apply(node.id, event)
+                self.acked[node.id, node.spool_id] = event.seq
+        if b % 4:
+            node.spool = [e for e in node.spool if e.seq > self.acked.get((node.id, node.spool_id), 0)]
+
+    def _apply(self, agent: str, event: Event) -> None:
+        uid, step, number = event.key
+        if uid not in self.graphs or self.leases[event.key].agent != agent:
+            return
+        try:
+            if event.result is not None:
+                self.change(uid, lambda graph: graph.finish(step, number, event.result, self.now))
+                self.truths.committed(event.key, event.result)
+                self.given[agent].discard(event.key)
+            elif event.state is not None:
+                self.change(uid, lambda graph: graph.report(step, number, event.state, self.now))
+        except StaleAttempt:
+            assert event.key not in self._live(), "a live attempt was called stale"
+
+    def replay(self, a: int, b: int) -> None:
+        """Something that an attempt said, or might have said, comes again at any later time."""
+        ended = [k for k in self.leases if k[0] in self.graphs and k not in self._live()]
+        if not ended:
+            return
+        key = ended[a % len(ended)]
+        done = Result(AttemptState.SUCCEEDED, outputs=(Output("model", "sha256:" + "0" * 64, 1, 1),))
+        failed = Result(AttemptState.FAILED, FAILURES[b % len(FAILURES)])
+        uid, step, number = key
+        tries: tuple[Callable[[RunGraph], object], ...] = (
+            lambda graph: graph.finish(step, number, done, self.now),
+            lambda graph: graph.finish(step, number, failed, self.now),
+            lambda graph: graph.report(step, number, STATES[b % 3], self.now),
+            lambda graph: graph.lose(step, number, self.now, reason="X", message="", lease_until=None),
+            lambda graph: (
+                graph.finish(step, number + 1 + b % 3, done, self.now)
+                if (step, number + 1 + b % 3) not in graph.attempts
+                else graph.finish(step, number, done, self.now)
+            ),
+        )
+        try:
+            self.change(uid, tries[b % len(tries)])
+        except StaleAttempt:
+            return
+        raise AssertionError("an attempt that had ended was heard")
+
+    # -- nodes ------------------------------------------------------------------------------------------------------
+
+    def work(self, a: int, b: int) -> None:
+        """A container goes a step further, or ends."""
+        node = self._node(a)
+        if node is None or not node.held:
+            return
+        key = sorted(node.held)[b % len(node.held)]
+        container = node.held[key]
+        if container.stage < 3 and b % 8:
+            node.say(key, state=STATES[container.stage])
+            container.stage += 1
+        elif container.stage == 3 and b % 3:
+            self._end(node, key, Result(AttemptState.SUCCEEDED, outputs=(Output("model", "sha256:" + "0" * 64, 1, 1),)))
+        else:
+            failure = FAILURES[(b >> 4) % len(FAILURES)]
+            state = AttemptState.CANCELED if failure is FailureClass.CANCELED else AttemptState.FAILED
+            code = 1 if container.stage >= 2 and b & 1 else None
+            self._end(node, key, Result(state, failure, exit_code=code))
+
+    def _end(self, node: Node, key: Key, result: Result) -> None:
+        """The end is told only when nothing runs any more."""
+        del node.held[key]
+        node.say(key, result=result)
+
+    def restart(self, a: int, b: int) -> None:
+        """The agent's process (containers go on), the machine (they do not), or its memory is lost (they do, unseen)."""
+        node = self.nodes[f"n{a % NODES}"]
+        node.instance += 1
+        node.paused = False
+        node.session = 0
+        if b % 4 == 1:
+            for key in list(node.held):
+                self._end(node, key, Result(AttemptState.FAILED, FailureClass.LOST_CONTAINER))
+            node.orphans.clear()
+        elif b % 4 == 2:
+            node.orphans |= node.held
+            node.held, node.known, node.spool = {}, set(), []
+            node.spool_id, node.seq = node.spool_id + 1, 0
+        elif b % 4 == 3:
+            node.held, node.known, node.orphans, node.spool = {}, set(), {}, []
+            node.spool_id, node.seq = node.spool_id + 1, 0
+        self._fence(node)
+
+    def pause(self, a: int, b: int) -> None:
+        """SIGSTOP, or its end."""
+        node = self.nodes[f"n{a % NODES}"]
+        node.paused = b % 4 == 0
+        self._fence(node)
+
+    def skew(self, a: int, b: int) -> None:
+        """Its wall clock jumps."""
+        self.nodes[f"n{a % NODES}"].skew = (0.0, 0.0, 0.0, 0.0, 3600.0, -7.0, -4000.0, 0.0)[b % 8]
+
+    def tick(self, a: int, b: int) -> None:
+        """Time passes: a little, or beyond a lease. Nodes fence first: their leases are the shorter ones."""
+        self.now += timedelta(seconds=(1, 1, 2, 2, 5, 5, 20, 70)[a % 8])
+        for node in self.nodes.values():
+            self._fence(node)
+        self.reap(0, 0) if b & 1 else None
+
+    def _fence(self, node: Node) -> None:
+        if node.paused:
+            return
+        for key in [k for k, c in node.held.items() if c.deadline <= self.now]:
+            self._end(node, key, Result(AttemptState.FAILED, FailureClass.INFRASTRUCTURE, reason="LEASE_EXPIRED"))
+        node.orphans = {k: c for k, c in node.orphans.items() if c.deadline > self.now}
+
+    # -- choosing ---------------------------------------------------------------------------------------------------
+
+    def _run(self, a: int) -> int:
+        return sorted(self.graphs)[a % len(self.graphs)] if self.graphs else 0
+
+    def _step(self, uid: int, b: int) -> str:
+        names = sorted(self.graphs[uid].steps)
+        return names[b % len(names)]
+
+    def _node(self, a: int) -> Node | None:
+        node = self.nodes[f"n{a % NODES}"]
+        return None if node.paused else node
+
+    def _live(self) -> list[Key]:
+        return [
+            (uid, step, number)
+            for uid, graph in self.graphs.items()
+            for (step, number), attempt in graph.attempts.items()
+            if not attempt.terminal
+        ]
+
+    def _anybody_on(self, uid: int) -> bool:
+        return any(k[0] == uid for node in self.nodes.values() for k in (*node.held, *node.orphans))
+
+    def _anybody_of(self, name: str) -> bool:
+        return any(self.leases[k].agent == name for k in self._live())
+
+    def _drop(self, uid: int) -> None:
+        del self.graphs[uid]
+        self.truths.dropped(uid)
+        self.leases = {k: lease for k, lease in self.leases.items() if k[0] != uid}
+        for node in self.nodes.values():
+            node.spool = [e for e in node.spool if e.key[0] != uid]
+        for keys in self.given.values():
+            keys.difference_update([k for k in keys if k[0] == uid])
+
+
+ACTIONS = {
+    # How often a random walk does each.
+    "submit": 6, "cancel": 1, "refuse": 1, "decide": 4, "revoke": 1, "replace_node": 3, "lease": 20, "reap": 8,
+    "overdue": 1, "connect": 5, "status": 14, "deliver": 30, "replay": 4, "work": 60, "restart": 1, "pause": 2, "skew": 1,
+    "tick": 6,
+}  # fmt: skip
+
+STORM = ACTIONS | {
+    "work": 3,
+    "deliver": 6,
+    "status": 3,
+    "connect": 8,
+    "tick": 40,
+    "submit": 2,
+    "decide": 1,
+    "revoke": 0,
+}
+"""Nodes that hardly ever come to anything: attempts end before they run, again and again."""
