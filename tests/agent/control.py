@@ -31,6 +31,8 @@ from animus_kit.digest import sha256
 from animus_kit.documents import dsse
 from animus_kit.documents.bundle import TrustBundle, TrustedKey
 from animus_kit.documents.contract import Contract, Grant, open_grant
+from animus_kit.errors import AppError
+from animus_kit.status import DETAILS_KEY, to_status
 
 DOMAIN = "animus.local"
 Intent = pb.AttemptDirective.Intent
@@ -58,7 +60,7 @@ class ControlPlane(
     enrollment_pb2_grpc.EnrollmentServiceServicer,
 ):
     """Everything on one event loop in a thread of its own. `lose(n)` and `double(n)` say which messages from it go
-    astray, `miss(n)` which messages to it; `silent` answers nothing at all."""
+    astray, `miss(n)` which messages to it; `silent` answers nothing at all, `refusal` ends every stream."""
 
     def __init__(self, folder: Path, world: World) -> None:
         now = datetime.now(UTC)
@@ -69,6 +71,7 @@ class ControlPlane(
         self.token = f"animus1.t1.{'s' * 43}.{self.services.pin}"
         self.known: dict[str, Known] = {}
         self.seqs: dict[str, int] = {}
+        self.applied: list[tuple[str, int]] = []
         self.instances: list[str] = []
         self.held: set[str] = set()
         self.room = pb.Room()
@@ -77,6 +80,8 @@ class ControlPlane(
         self.enroll_answer: enrollment_pb2.EnrollResponse | None = None
         self.lease = 20.0
         self.silent = False
+        self.refusal: AppError | None = None
+        self.lines: list[pb.LogLine] = []
         self.lose: Callable[[int], bool] = lambda n: False
         self.double: Callable[[int], bool] = lambda n: False
         self.miss: Callable[[int], bool] = lambda n: False
@@ -118,29 +123,43 @@ class ControlPlane(
         files = tls.TlsFiles(
             self.folder / "orchestrator.crt", self.folder / "orchestrator.key", self.folder / "agents-ca.pem"
         )
-        self._servers = []
-        self._dispatch = grpc.aio.server()
-        dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(self, self._dispatch)
-        port = self._dispatch.add_secure_port("127.0.0.1:0", tls.server_credentials(files))
-        self.dispatch_endpoint = f"127.0.0.1:{port}"
+        self.dispatch_endpoint = self.blob_endpoint = "127.0.0.1:0"
+        self.blobs = Blobs(self.world.blobs, lambda: [self.world.contract_key.public_key()])
+        await self._serve()
         enrollment = grpc.aio.server()
         enrollment_pb2_grpc.add_EnrollmentServiceServicer_to_server(self, enrollment)
         port = enrollment.add_secure_port("127.0.0.1:0", tls.server_credentials(files, require_client=False))
         self.enrollment_endpoint = f"127.0.0.1:{port}"
-        await self._dispatch.start()
         await enrollment.start()
+        self._enrollment = enrollment
+
+    async def _serve(self) -> None:
+        files = tls.TlsFiles(
+            self.folder / "orchestrator.crt", self.folder / "orchestrator.key", self.folder / "agents-ca.pem"
+        )
+        self._dispatch = grpc.aio.server()
+        dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(self, self._dispatch)
+        port = self._dispatch.add_secure_port(self.dispatch_endpoint, tls.server_credentials(files))
+        self.dispatch_endpoint = f"127.0.0.1:{port}"
+        await self._dispatch.start()
         catalog = tls.TlsFiles(self.folder / "catalog.crt", self.folder / "catalog.key", self.folder / "agents-ca.pem")
         self._catalog = grpc.server(ThreadPoolExecutor(8))
-        self.blobs = Blobs(self.world.blobs, lambda: [self.world.contract_key.public_key()])
         agent_blob_pb2_grpc.add_AgentBlobServiceServicer_to_server(self.blobs, self._catalog)
-        port = self._catalog.add_secure_port("127.0.0.1:0", tls.server_credentials(catalog))
+        port = self._catalog.add_secure_port(self.blob_endpoint, tls.server_credentials(catalog))
         self.blob_endpoint = f"127.0.0.1:{port}"
         self._catalog.start()
-        self._servers = [self._dispatch, enrollment]
+
+    def go_away(self) -> None:
+        """Nobody listens any more, until `come_back`."""
+        asyncio.run_coroutine_threadsafe(self._dispatch.stop(0), self._loop).result(20)
+        self._catalog.stop(0).wait(20)
+
+    def come_back(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(20)
 
     def close(self) -> None:
         async def stop() -> None:
-            for server in self._servers:
+            for server in (self._dispatch, self._enrollment):
                 await server.stop(0)
 
         asyncio.run_coroutine_threadsafe(stop(), self._loop).result(20)
@@ -203,6 +222,9 @@ class ControlPlane(
             nonlocal sequence
             async for message in requests:
                 kind = message.WhichOneof("message")
+                if kind == "diagnostics":
+                    self.lines += message.diagnostics.lines
+                    continue
                 self._got += 1
                 if kind != "hello" and self.miss(self._got):
                     continue
@@ -226,6 +248,10 @@ class ControlPlane(
         try:
             while True:
                 message = await answers.get()
+                if self.refusal is not None:
+                    status = to_status(self.refusal, "orchestrator.animus")
+                    context.set_trailing_metadata([(DETAILS_KEY, status.SerializeToString())])
+                    await context.abort(grpc.StatusCode[self.refusal.code], self.refusal.message)
                 if self.silent:
                     continue
                 self._sent += 1
@@ -268,6 +294,7 @@ class ControlPlane(
         return pb.ControlMessage(directive=directive)
 
     def _events(self, events: pb.Events) -> pb.ControlMessage:
+        stale: set[str] = set()
         known_seq = self.seqs.get(events.spool_id, 0)
         if events.after_seq > known_seq:
             return pb.ControlMessage(events_ack=pb.EventsAck(spool_id=events.spool_id, seq=known_seq, resend=True))
@@ -275,7 +302,11 @@ class ControlPlane(
             if event.seq <= self.seqs.get(events.spool_id, 0) or self.silent:
                 continue
             self.seqs[events.spool_id] = event.seq
-            known = self.known[event.attempt]
+            self.applied.append((events.spool_id, event.seq))
+            known = self.known.get(event.attempt)
+            if known is None:
+                stale.add(event.attempt)
+                continue
             kind = event.WhichOneof("event")
             if kind == "state_changed":
                 known.states.append(event.state_changed.state)
@@ -284,7 +315,9 @@ class ControlPlane(
             elif kind == "result":
                 known.results.append(event.result)
         return pb.ControlMessage(
-            events_ack=pb.EventsAck(spool_id=events.spool_id, seq=self.seqs.get(events.spool_id, 0))
+            events_ack=pb.EventsAck(
+                spool_id=events.spool_id, seq=self.seqs.get(events.spool_id, 0), stale_attempts=sorted(stale)
+            )
         )
 
 
