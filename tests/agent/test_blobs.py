@@ -13,6 +13,7 @@ from animus_agent.testing import World
 from animus_kit.channel import dial
 from animus_kit.clock import SystemClock
 from animus_kit.digest import sha256
+from animus_kit.testing.clock import FakeClock
 from tests.agent.control import DOMAIN, ControlPlane
 
 DATA = bytes(range(256)) * 8192
@@ -67,8 +68,26 @@ def test_no_certificate_no_bytes(control: ControlPlane) -> None:
     credentials = grpc.ssl_channel_credentials(control.services.certificate_pem)
     options = [("grpc.ssl_target_name_override", f"catalog.{DOMAIN}")]
     channel = grpc.secure_channel(control.blob_endpoint, credentials, options)
-    nobody = GrantedBlobs(lambda: channel, b"x", wait=lambda seconds: None)
+    nobody = GrantedBlobs(lambda: channel, b"x", wait=lambda seconds: None, away_seconds=0)
     with pytest.raises(BlobError) as refused:
         list(nobody.open(sha256(b""), sha256(b"")))
     assert refused.value.reason == "UNAVAILABLE"
+    channel.close()
+
+
+def test_while_nobody_answers_it_goes_on_trying(blobs: GrantedBlobs, tmp_path: Path) -> None:
+    """As long as it may; then, or when it is told to give up, it says so."""
+    channel = grpc.insecure_channel(f"unix:{tmp_path}/nobody")
+    clock = FakeClock()
+    tried: list[float] = []
+
+    def wait(seconds: float) -> None:
+        tried.append(seconds)
+        clock.advance(60.0)
+
+    away = GrantedBlobs(lambda: channel, b"x", wait=wait, away_seconds=3600.0, monotonic=clock.monotonic)
+    with pytest.raises(BlobError) as refused:
+        away.write(sha256(DATA), len(DATA), lambda size, offset: DATA[offset : offset + size])
+    assert refused.value.reason == "UNAVAILABLE"
+    assert len(tried) == 60
     channel.close()

@@ -20,6 +20,7 @@ from animus_kit.status import from_rpc_error
 
 CHUNK_BYTES = 1 << 20
 TRIES = 8
+AWAY_SECONDS = 24 * 3600.0
 # A result that was committed a moment ago reaches the catalog through the log: until then a grant names content that the
 # project does not own yet, and the catalog's answer is the one for all that it will not show.
 _NOT_YET = frozenset({"OUTSIDE_GRANT"})
@@ -28,7 +29,11 @@ UNARY_SECONDS = 60.0
 
 
 class GrantedBlobs:
-    """BlobSource and BlobSink of one attempt. `give_up` may raise, and is asked before every chunk and every retry."""
+    """BlobSource and BlobSink of one attempt. `give_up` may raise, and is asked before every chunk and every retry.
+
+    While nobody answers at all it goes on trying for `away_seconds`: what a step has computed is not thrown away because
+    the control plane is being repaired. Whoever waits longer for it than the attempt may last has it canceled.
+    """
 
     def __init__(
         self,
@@ -36,16 +41,19 @@ class GrantedBlobs:
         grant: bytes,
         give_up: Callable[[], None] = lambda: None,
         wait: Callable[[float], None] = time.sleep,
+        away_seconds: float = AWAY_SECONDS,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._channel = channel
         self._grant = grant
         self._give_up = give_up
         self._wait = wait
+        self._away_seconds = away_seconds
+        self._monotonic = monotonic
 
     def open(self, digest: str, container_digest: str) -> Iterator[bytes]:
         offset = 0
-        delays = retry.backoff(0.2)
-        failures = 0
+        tries = self._tries(f"read {digest}", _NOT_YET)
         while True:
             request = pb.ReadBlobRequest(
                 grant=self._grant, container_digest=container_digest, digest=digest, offset_bytes=offset
@@ -55,26 +63,23 @@ class GrantedBlobs:
                 for message in call:
                     self._give_up()
                     offset += len(message.data)
-                    failures = 0
+                    tries.start_over()
                     yield message.data
                 return
             except grpc.RpcError as error:
-                failures += 1
-                self._retry_or_raise(error, failures, delays, f"read {digest}", _NOT_YET)
+                tries.failed(error)
             finally:
                 call.cancel()
 
     def write(self, digest: str, size: int, read: Callable[[int, int], bytes]) -> None:
-        delays = retry.backoff(0.2)
-        failures = 0
+        tries = self._tries(f"write {digest}")
         offset = 0
         while True:
             try:
                 self._stub().WriteBlob(self._messages(digest, size, offset, read))
                 return
             except grpc.RpcError as error:
-                failures += 1
-                self._retry_or_raise(error, failures, delays, f"write {digest}")
+                tries.failed(error)
             try:
                 kept = self._stub().StatBlob(
                     pb.StatBlobRequest(grant=self._grant, digest=digest), timeout=UNARY_SECONDS
@@ -83,20 +88,17 @@ class GrantedBlobs:
                     return
                 offset = kept.offset_bytes
             except grpc.RpcError as error:
-                failures += 1
-                self._retry_or_raise(error, failures, delays, f"stat {digest}")
+                tries.failed(error)
 
     def seal(self, manifest_digest: str) -> None:
-        delays = retry.backoff(0.2)
-        failures = 0
+        tries = self._tries(f"seal {manifest_digest}")
         while True:
             try:
                 request = pb.SealManifestRequest(grant=self._grant, digest=manifest_digest)
                 self._stub().SealManifest(request, timeout=UNARY_SECONDS)
                 return
             except grpc.RpcError as error:
-                failures += 1
-                self._retry_or_raise(error, failures, delays, f"seal {manifest_digest}")
+                tries.failed(error)
 
     def _messages(
         self, digest: str, size: int, offset: int, read: Callable[[int, int], bytes]
@@ -111,24 +113,52 @@ class GrantedBlobs:
             if data:
                 yield pb.WriteBlobRequest(data=data)
 
-    def _retry_or_raise(
-        self,
-        error: grpc.RpcError,
-        failures: int,
-        delays: Iterator[float],
-        what: str,
-        passing: frozenset[str] = frozenset(),
-    ) -> None:
-        self._give_up()
-        remote = from_rpc_error(error)
-        if failures < TRIES and (retry.is_transient(error) or _was_cut(error) or remote.reason in passing):
-            self._wait(next(delays))
-            return
-        kind = BlobCorrupt if remote.reason in ("DIGEST_MISMATCH", "SIZE_MISMATCH") else BlobError
-        raise kind(f"{what}: {remote}", remote.reason or None) from error
+    def _tries(self, what: str, passing: frozenset[str] = frozenset()) -> _Tries:
+        return _Tries(what, passing, self._give_up, self._wait, self._monotonic, self._away_seconds)
 
     def _stub(self) -> Any:
         return agent_blob_pb2_grpc.AgentBlobServiceStub(self._channel())
+
+
+class _Tries:
+    """How often one call failed, and whether it is worth another try."""
+
+    def __init__(
+        self,
+        what: str,
+        passing: frozenset[str],
+        give_up: Callable[[], None],
+        wait: Callable[[float], None],
+        monotonic: Callable[[], float],
+        away_seconds: float,
+    ) -> None:
+        self._what, self._passing = what, passing
+        self._give_up, self._wait, self._monotonic = give_up, wait, monotonic
+        self._away_seconds = away_seconds
+        self.start_over()
+
+    def start_over(self) -> None:
+        self._failures = 0
+        self._delays = retry.backoff(0.2)
+        self._away_since: float | None = None
+
+    def failed(self, error: grpc.RpcError) -> None:
+        """Waits before the next try. Raises BlobError, BlobCorrupt when there is to be none."""
+        self._give_up()
+        remote = from_rpc_error(error)
+        self._failures += 1
+        now = self._monotonic()
+        if not retry.is_transient(error):
+            self._away_since = None
+        elif self._away_since is None:
+            self._away_since = now
+        passing = self._away_since is not None or _was_cut(error) or remote.reason in self._passing
+        away = self._away_since is not None and now < self._away_since + self._away_seconds
+        if away or (passing and self._failures < TRIES):
+            self._wait(next(self._delays))
+            return
+        kind = BlobCorrupt if remote.reason in ("DIGEST_MISMATCH", "SIZE_MISMATCH") else BlobError
+        raise kind(f"{self._what}: {remote}", remote.reason or None) from error
 
 
 def _was_cut(error: grpc.RpcError) -> bool:
