@@ -24,6 +24,7 @@ from animus_orchestrator.domain.failure import FailureClass
 from animus_orchestrator.domain.retry import RetryPolicy
 from animus_orchestrator.domain.run import Run, RunGraph, RunState
 from animus_orchestrator.domain.step import Step, StepState
+from animus_orchestrator.store import usage
 from animus_orchestrator.store.listen import LOGS, READY, RUN
 from animus_orchestrator.store.schema import among, attempts, runs, steps
 
@@ -240,6 +241,10 @@ _SAVE = sa.text("""
         INSERT INTO step_outputs (step_uid, name, manifest_digest, artifact, file_count, size_bytes)
         SELECT * FROM json_to_recordset(CAST(:outputs AS json)) AS v(step_uid bigint, name text, manifest_digest text,
             artifact text, file_count bigint, size_bytes bigint)
+    ), changed_usage AS (
+        INSERT INTO usage_changes (project, cpu_millis, memory_bytes, gpus, attempts)
+        SELECT * FROM json_to_recordset(CAST(:usage AS json)) AS v(project text, cpu_millis bigint, memory_bytes bigint,
+            gpus bigint, attempts bigint)
     )
     SELECT pg_notify(n.channel, n.payload)
     FROM unnest(CAST(:channels AS text[]), CAST(:payloads AS text[])) AS n(channel, payload)
@@ -250,6 +255,7 @@ def save(conn: Connection, loaded: Iterable[Loaded], *, new_attempts: frozenset[
     """Writes what changed, and tells watchers. `new_attempts` are inserted by the caller."""
     run_rows, step_rows, attempt_rows, output_rows = [], [], [], []
     ended: list[str] = []
+    leases: list[usage.Change] = []
     ready = False
     for one in loaded:
         graph = one.graph
@@ -270,7 +276,11 @@ def save(conn: Connection, loaded: Iterable[Loaded], *, new_attempts: frozenset[
             uid = graph.steps[name].uid
             if graph.attempts[name, number].terminal:
                 ended.append(f"{uid}/{number}")
-            if (uid, number) not in new_attempts:
+                # An attempt ends once, under the run's lock.
+                leases.append(_change(run, graph.steps[name], -1))
+            if (uid, number) in new_attempts:
+                leases.append(_change(run, graph.steps[name], 1))
+            else:
                 attempt_rows.append(_attempt_row(uid, graph.attempts[name, number], one.proofs.get((name, number))))
         graph.changed_steps.clear()
         graph.changed_attempts.clear()
@@ -289,6 +299,7 @@ def save(conn: Connection, loaded: Iterable[Loaded], *, new_attempts: frozenset[
             "steps": records(step_rows),
             "attempts": records(attempt_rows),
             "outputs": records(output_rows),
+            "usage": records(usage.sums(leases)),
             "live": LIVE_STATES,
             "channels": [channel for channel, _ in news],
             "payloads": [payload for _, payload in news],
@@ -310,6 +321,10 @@ def notify_all(conn: Connection, news: list[tuple[str, str]]) -> None:
             ),
             {"channels": [channel for channel, _ in news], "payloads": [payload for _, payload in news]},
         )
+
+
+def _change(run: Run, step: Step, attempts: int) -> usage.Change:
+    return usage.Change(run.project, step.cpu_millis, step.memory_bytes, step.gpus, attempts)
 
 
 def _step_row(step: Step, revision: int, metrics: dict[str, float] | None) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""What projects use: the sum of what leases took and gave back, written in the transactions that make and end them."""
+"""What projects use: the sum of what leases took and gave back, written by the statements that make and end them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -31,24 +32,18 @@ class Used:
     attempts: int = 0
 
 
-def record(conn: Connection, changes: Sequence[Change]) -> None:
-    """One row for each project: rows of several transactions never wait for each other."""
-    if not changes:
-        return
-    sums: dict[str, list[int]] = {}
+def sums(changes: Iterable[Change]) -> list[dict[str, Any]]:
+    """Rows of the table, one for each project: rows of several transactions never wait for each other."""
+    found: dict[str, list[int]] = {}
     for one in changes:
-        total = sums.setdefault(one.project, [0, 0, 0, 0])
-        total[0] += one.attempts * one.cpu_millis
-        total[1] += one.attempts * one.memory_bytes
-        total[2] += one.attempts * one.gpus
-        total[3] += one.attempts
-    rows = [
+        total = found.setdefault(one.project, [0, 0, 0, 0])
+        for i, size in enumerate((one.cpu_millis, one.memory_bytes, one.gpus, 1)):
+            total[i] += one.attempts * size
+    return [
         {"project": project, "cpu_millis": cpu, "memory_bytes": memory, "gpus": gpus, "attempts": attempts}
-        for project, (cpu, memory, gpus, attempts) in sums.items()
+        for project, (cpu, memory, gpus, attempts) in found.items()
         if cpu or memory or gpus or attempts
     ]
-    if rows:
-        conn.execute(sa.insert(usage_changes), rows)
 
 
 _USED = (

@@ -346,4 +346,5 @@ def upgrade() -> None:
     grant(op, "SELECT, INSERT, UPDATE", "join_tokens", "dispatch_alive")
     grant(op, "SELECT, INSERT, DELETE", "agent_logs")
     grant(op, "SELECT, INSERT, UPDATE", "pools", "quotas")
-    grant(op, "SELECT, INSERT, DELETE", "usage_changes")
+    # UPDATE only to lock the rows that are put together.
+    grant(op, "SELECT, INSERT, UPDATE, DELETE", "usage_changes")
