@@ -63,6 +63,11 @@ def opened(path: Path | str, flags: int, *, dir_fd: int | None = None, mode: int
         os.close(fd)
 
 
+def of_its_shape(error: OSError) -> bool:
+    """Whether what lies there cannot be opened as a file, rather than the disk having failed."""
+    return error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ENXIO, errno.EISDIR)
+
+
 def is_full(error: OSError) -> bool:
     """Whether the disk, its inodes or a quota ran out."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)

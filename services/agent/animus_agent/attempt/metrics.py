@@ -11,7 +11,7 @@ from pathlib import Path
 
 from animus_agent.attempt.ports import Point
 from animus_agent.errors import OutputRefused
-from animus_agent.files import opened
+from animus_agent.files import of_its_shape, opened
 
 MAX_METRICS = 1000
 MAX_BYTES = 1 << 20
@@ -91,4 +91,6 @@ def _read(folder: Path, name: str, offset: int, limit: int) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if not of_its_shape(error):
+            raise
         raise OutputRefused(f"{name} cannot be read: {error.strerror or error}", "METRICS_INVALID") from error

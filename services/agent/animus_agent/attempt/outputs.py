@@ -11,6 +11,7 @@ from pathlib import Path
 from animus_agent.attempt.attempt import Attempt, HashedOutput
 from animus_agent.attempt.prepare import work_folder
 from animus_agent.errors import BlobCorrupt, OutputRefused
+from animus_agent.files import of_its_shape
 from animus_kit.digest import sha256
 from animus_kit.documents import folder, manifest
 from animus_kit.documents.errors import DocumentError
@@ -34,6 +35,8 @@ def hash_outputs(attempt: Attempt) -> None:
         except DocumentError as error:
             raise OutputRefused(f"output {output.name!r}: {error}", f"OUTPUT_{error.reason}"[:63]) from error
         except OSError as error:
+            if not of_its_shape(error):
+                raise
             raise OutputRefused(f"output {output.name!r} cannot be read: {error}", "OUTPUT_UNREADABLE") from error
         if not entries:
             raise OutputRefused(f"output {output.name!r} was declared and is empty", "OUTPUT_MISSING")

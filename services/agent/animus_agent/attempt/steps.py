@@ -21,6 +21,7 @@ from animus_agent.errors import (
     ImageRefused,
     OutputRefused,
 )
+from animus_agent.files import is_full
 from animus_agent.gpu import layer
 from animus_agent.sandbox.driver import Handle, Phase
 from animus_kit.documents import manifest
@@ -214,6 +215,9 @@ def classify(error: Exception) -> Failure:
             return Failure(FailureClass.USER_ERROR, error.reason, message)
         case BlobError() | AgentError():
             return Failure(FailureClass.INFRASTRUCTURE, error.reason, message)
+        case OSError():
+            reason = "NODE_DISK_FULL" if is_full(error) else "NODE_IO_ERROR"
+            return Failure(FailureClass.INFRASTRUCTURE, reason, message)
         case _:
             kind = f"{type(error).__name__}: {message}"
             return Failure(FailureClass.INFRASTRUCTURE, "AGENT_INTERNAL", kind)
