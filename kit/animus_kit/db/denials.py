@@ -44,7 +44,7 @@ class Denials:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="denials", daemon=True)
 
-    def record(self, ctx: CallContext, permission: str, project: str | None) -> None:
+    def record(self, ctx: CallContext, permission: str, project: str | None, reason: str = "") -> None:
         """Tells of one denial, in a transaction of its own. Never raises: the caller is refused in any case."""
         now = self._clock.monotonic()
         one = outbox.Event(
@@ -52,12 +52,13 @@ class Denials:
             project or "",
             project or "platform",
             ctx.actor,
-            {"method": ctx.method, "permission": permission, "peer": ctx.peer.label},
+            {"method": ctx.method, "permission": permission, "peer": ctx.peer.label}
+            | ({"reason": reason} if reason else {}),
             ctx.request_id,
         )
         with self._lock:
             due = self._due(now)
-            key = (ctx.caller, ctx.method, project or "")
+            key = (ctx.caller, ctx.method, f"{project or ''} {reason}")
             window = self._windows.get(key)
             if window is None:
                 if len(self._windows) >= _MAX_KEYS:

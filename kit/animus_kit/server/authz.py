@@ -106,8 +106,8 @@ class Access(Protocol):
 class DenialSink(Protocol):
     """Makes denials events."""
 
-    def record(self, ctx: CallContext, permission: str, project: str | None) -> None:
-        """Called for an authenticated caller that was refused."""
+    def record(self, ctx: CallContext, permission: str, project: str | None, reason: str = "") -> None:
+        """Called for an authenticated caller that was refused. `reason`: the error's, where no permission was missing."""
 
 
 class PolicyAccess:

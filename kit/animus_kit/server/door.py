@@ -40,6 +40,10 @@ log = get_logger(__name__)
 
 # A unary call without a deadline gets this one: nothing waits for ever.
 DEFAULT_DEADLINE_SECONDS = 30.0
+# Codes with which a node is refused for what it asked (with AppError.retry_after it may only have been too early).
+_FAULTS = frozenset(
+    {"INVALID_ARGUMENT", "PERMISSION_DENIED", "UNAUTHENTICATED", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"}
+)
 _PASSING = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"})
 
 
@@ -171,6 +175,13 @@ class Door:
         status = to_status(known, domain, trace.request_id.get())
         return grpc.StatusCode[known.code], status.message, ((DETAILS_KEY, status.SerializeToString()),)
 
+    def note(self, ctx: CallContext | None, error: BaseException) -> None:
+        """Makes the refusal of a node an event. Nodes are run by whoever holds them: one that asks for what is not its own,
+        or speaks out of turn, is seen in the log. May block. Never raises."""
+        if self.denials is not None and is_nodes_fault(ctx, error):
+            assert ctx is not None and isinstance(error, AppError)
+            self.denials.record(ctx, "", None, error.reason)
+
     def _person(self, header: str) -> Claims:
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token:
@@ -184,6 +195,17 @@ class Door:
             return Actor(peer.label)
         digest = hmac.new(self.actor_key, subject.encode(), hashlib.sha256).hexdigest()
         return Actor(f"a-{digest[:32]}", subject)
+
+
+def is_nodes_fault(ctx: CallContext | None, error: BaseException) -> bool:
+    """Whether an agent was refused for what it asked, rather than for the state of things or for bad luck."""
+    return (
+        ctx is not None
+        and ctx.peer.kind == "agent"
+        and isinstance(error, AppError)
+        and error.code in _FAULTS
+        and error.retry_after is None
+    )
 
 
 def _as_app_error(error: BaseException) -> AppError:

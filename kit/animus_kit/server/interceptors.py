@@ -17,8 +17,8 @@ import grpc.aio
 from animus_kit import trace
 from animus_kit.errors import DeadlineExceeded
 from animus_kit.server import metrics
-from animus_kit.server.context import call
-from animus_kit.server.door import DEFAULT_DEADLINE_SECONDS, Door, Malformed
+from animus_kit.server.context import call, maybe_current
+from animus_kit.server.door import DEFAULT_DEADLINE_SECONDS, Door, Malformed, is_nodes_fault
 
 # Answered without the door: what they tell is no secret, and the listener's CA has been checked by the handshake.
 OPEN_PREFIXES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
@@ -129,6 +129,7 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
                 except Exception as error:
                     code, message, trailing = self._door.failure(error)
                     failed(code.name)
+                    await self._note(error)
             await context.abort(code, message, trailing)
 
         return serve
@@ -145,9 +146,15 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
                 except Exception as error:
                     code, message, trailing = self._door.failure(error)
                     failed(code.name)
+                    await self._note(error)
             await context.abort(code, message, trailing)
 
         return serve
+
+    async def _note(self, error: Exception) -> None:
+        ctx = maybe_current()
+        if self._door.denials is not None and is_nodes_fault(ctx, error):
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._door.note, ctx, error)
 
     async def _enter(self, method: str, request: Any, context: Any, many_requests: bool) -> Any:
         """Passes the door; returns the request, or the checked requests."""

@@ -139,12 +139,13 @@ def build_dispatch(it: DispatchSettings, parts: Parts) -> Process:
     links = Links(batcher, hub)
     reaper = Reaper(parts.engine, parts.clock, limits.lease, silence=max(limits.lease, interval * 3))
     diagnostics = Diagnostics(parts.engine, parts.clock)
+    denials = Denials(parts.engine, SERVICE, parts.clock)
     connect = DispatchService(batcher, links, enrolment, diagnostics, parts.clock, interval)
     enroll = EnrollmentService(enrolment, parts.clock)
     process.aio(
         it.listen,
         it.agents_tls,
-        Door(SERVICE, it.trust_domain, permissions.DISPATCH_ROWS),
+        Door(SERVICE, it.trust_domain, permissions.DISPATCH_ROWS, denials=denials),
         lambda s: dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(connect, s),
         name="dispatch",
         # One for each agent for ever, and room for those that come back before the old one is seen to be dead.
@@ -175,7 +176,7 @@ def build_dispatch(it: DispatchSettings, parts: Parts) -> Process:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(batcher.close(), 5)
 
-    return process.coroutine(work).task(_sequencer(it))
+    return process.coroutine(work).task(denials, _sequencer(it))
 
 
 def _sequencer(it: ServeSettings | DispatchSettings) -> Task:

@@ -129,6 +129,8 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
             raise refusal
         project = scope_of(grant).project
         with transaction(self._engine) as conn:
+            if store.has_ended(conn, grant.attempt):
+                raise GrantExpired("the attempt has ended")
             if store.size_readable(conn, project, request.container_digest) is None:
                 raise refusal
             if request.digest != request.container_digest and not containers.names(

@@ -31,7 +31,18 @@ def make(batch: Batch, sessions: list[SessionState], limits: Limits) -> dict[str
             rows[name] = replace(rows[name], contract=lease.contract, grant=lease.grant)
     # What is left, not what a lease begins with: a push renews nothing, and an assignment that is sent again is older.
     leases = {name: max(row.lease_until - batch.now - limits.lease_margin, timedelta(0)) for name, row in rows.items()}
+    for session in sessions:
+        _note_foreign(batch, session, rows)
     return {s.agent.id: _directive(batch.touch(s), rows, leases) for s in sessions}
+
+
+def _note_foreign(batch: Batch, session: SessionState, rows: dict[str, queue.AttemptRow]) -> None:
+    """A node that says it holds what it was never given: one line of the log for all of it, and none for saying so again."""
+    agent = session.agent.id
+    foreign = frozenset(n for n in session.listed if (row := rows.get(n)) is None or row.agent != agent)
+    if foreign - session.foreign:
+        batch.refuse(agent, "LISTS_FOREIGN_ATTEMPTS", attempts=str(len(foreign)), attempt=min(foreign))
+    session.foreign = foreign
 
 
 def _directive(session: SessionState, rows: dict[str, queue.AttemptRow], leases: dict[str, timedelta]) -> pb.Directive:

@@ -22,7 +22,7 @@ from animus_orchestrator.domain.failure import FailureClass
 from animus_orchestrator.store import agents as agent_store
 from animus_orchestrator.store import graph as graph_store
 from animus_orchestrator.store import logs, queue, quotas
-from animus_orchestrator.store.facts import SERVICE, emit_agent, facts_of
+from animus_orchestrator.store.facts import facts_of
 
 if TYPE_CHECKING:
     from animus_orchestrator.dispatch.writer import Batch, Limits
@@ -34,8 +34,6 @@ _REPORTED = {
     _STATE.STATE_RUNNING: AttemptState.RUNNING,
     _STATE.STATE_FINISHING: AttemptState.FINISHING,
 }
-MAX_REFUSALS_IN_LOG = 10
-"""Refused messages of one agent in one batch that become events of their own."""
 
 
 @dataclass
@@ -60,7 +58,6 @@ class _Pass:
     tallies: dict[str, logs.Tally] = field(default_factory=dict)
     chunks: list[tuple[logs.Tally, logs.Chunk]] = field(default_factory=list)
     points: list[tuple[logs.Tally, logs.Point]] = field(default_factory=list)
-    refused: dict[str, list[dict]] = field(default_factory=dict)
 
 
 def apply(batch: Batch, works: Sequence[EventsWork], contracts: Contracts, limits: Limits) -> dict[int, Ack]:
@@ -104,6 +101,10 @@ def apply(batch: Batch, works: Sequence[EventsWork], contracts: Contracts, limit
                     ack.ended.append(event.attempt)
             except StaleAttempt:
                 stale[event.attempt] = None
+                row = state.rows.get(event.attempt)
+                if event.WhichOneof("event") == "result" and row is not None and row.agent == work.session.agent.id:
+                    # It was its own once. A second end of an attempt is late, or a lie: either way it belongs in the log.
+                    batch.refuse(row.agent, "STALE_ATTEMPT", attempt=row.name)
         ack.message.seq = spools[key]
         ack.message.stale_attempts.extend(stale)
         acks[id(work)] = ack
@@ -151,9 +152,7 @@ def _apply_one(state: _Pass, work: EventsWork, event: pb.SpoolEvent) -> bool:
     agent = work.session.agent.id
     row = state.rows.get(event.attempt)
     if row is None or row.agent != agent:
-        state.refused.setdefault(agent, []).append(
-            {"attempt": event.attempt, "reason": "NOT_ITS_ATTEMPT" if row else "ATTEMPT_UNKNOWN"}
-        )
+        state.batch.refuse(agent, "NOT_ITS_ATTEMPT" if row else "ATTEMPT_UNKNOWN", attempt=event.attempt)
         raise StaleAttempt(f"{event.attempt} is not held by agents/{agent}")
     if row.run_uid not in state.loaded:
         raise StaleAttempt(f"{event.attempt} is no longer current")
@@ -163,7 +162,7 @@ def _apply_one(state: _Pass, work: EventsWork, event: pb.SpoolEvent) -> bool:
         case "state_changed":
             reported = _REPORTED.get(event.state_changed.state)
             if reported is None:
-                state.refused.setdefault(agent, []).append({"attempt": event.attempt, "reason": "STATE_NOT_REPORTABLE"})
+                state.batch.refuse(agent, "STATE_NOT_REPORTABLE", attempt=event.attempt)
             else:
                 graph.report(row.step, row.number, reported, state.batch.now)
         case "log_chunk":
@@ -185,7 +184,7 @@ def _result(state: _Pass, row: queue.AttemptRow, seq: int) -> Result:
     if isinstance(found, Result):
         return found
     # The attempt is this agent's, so that it may end it; but nothing of what it claims is taken.
-    state.refused.setdefault(row.agent, []).append({"attempt": row.name, "reason": found.reason})
+    state.batch.refuse(row.agent, found.reason, attempt=row.name)
     log.warning("a result was refused", extra={"attempt": row.name, "reason": found.reason})
     return Result(
         state=AttemptState.FAILED,
@@ -247,14 +246,3 @@ def _save(state: _Pass) -> None:
     ready.fill_actions(conn, loaded)
     state.batch.events += facts_of(conn, loaded)
     quotas.admit_after(conn, {one.graph.run.project for one in loaded if one.graph.run.terminal})
-    for agent, refusals in state.refused.items():
-        for refusal in refusals[:MAX_REFUSALS_IN_LOG]:
-            emit_agent(conn, "orchestrator.agent.message-refused", agent, refusal, SERVICE)
-        if len(refusals) > MAX_REFUSALS_IN_LOG:
-            emit_agent(
-                conn,
-                "orchestrator.agent.message-refused",
-                agent,
-                {"reason": "MORE", "count": len(refusals) - MAX_REFUSALS_IN_LOG},
-                SERVICE,
-            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from animus.agent.v1 import dispatch_pb2 as pb
 from animus_kit.documents.contract import GPU_UUID
+from animus_kit.errors import AppError
 from animus_orchestrator.dispatch.work import Open, SessionState, Size
 from animus_orchestrator.domain import agent as agents
 from animus_orchestrator.domain.attempt import AttemptState
@@ -32,12 +33,16 @@ _GPU_UUID = re.compile(f"(?=.{{1,128}}$){GPU_UUID}", re.ASCII)
 _REPORTED = frozenset(s.value for s in (AttemptState.PREPARING, AttemptState.RUNNING, AttemptState.FINISHING))
 """States that only the agent can have told."""
 
+MOST_CPU_MILLIS, MOST_MEMORY_BYTES = 4_096_000, 1 << 46
+MOST_ATTEMPTS = 10_000
+"""What one node can have: as many cores as a step may ask for, 64 TiB, and what a Status can list."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class OpenedSession:
     session: SessionState
     status: pb.Status
-    acknowledged_seq: int
+    acknowledged_seq: int = 0
 
 
 def admit(conn: Connection, agent_id: str, serial: str) -> agent_store.AgentRecord:
@@ -46,7 +51,12 @@ def admit(conn: Connection, agent_id: str, serial: str) -> agent_store.AgentReco
     The current and the next certificate are both good until the next is first used, which is now.
     Raises: AgentUnknown, AgentRevoked, CertificateSuperseded.
     """
-    found = agent_store.get(conn, agent_id, lock=True)
+    return _admitted(conn, agent_store.get(conn, agent_id, lock=True), agent_id, serial)
+
+
+def _admitted(
+    conn: Connection, found: agent_store.AgentRecord | None, agent_id: str, serial: str
+) -> agent_store.AgentRecord:
     if found is None:
         raise AgentUnknown(f"agents/{agent_id} has not enrolled here")
     if found.agent.revoked:
@@ -59,10 +69,47 @@ def admit(conn: Connection, agent_id: str, serial: str) -> agent_store.AgentReco
     return found
 
 
-def open_session(batch: Batch, work: Open, wall: datetime) -> OpenedSession:
-    """Opens the agent's next session; every older one is fenced from here on."""
+def open_sessions(batch: Batch, works: Sequence[Open], wall: datetime) -> list[OpenedSession | AppError]:
+    """Opens each agent's next session; every older one is fenced from here on. Answers each, or why it is refused.
+
+    A statement for all: after a restart of ours every agent comes back at once. Two of one agent follow each other.
+    """
+    answers: list[OpenedSession | AppError] = []
+    rest = list(works)
+    while rest:
+        several: dict[str, Open] = {}
+        for work in rest:
+            if several.setdefault(work.agent_id, work) is not work:
+                break
+        found = agent_store.lock_many(batch.conn, several)
+        for work in several.values():
+            try:
+                record = _admitted(batch.conn, found.get(work.agent_id), work.agent_id, work.serial)
+                answers.append(_open(batch, work, record, wall))
+            except AppError as error:
+                answers.append(error)
+        _save_opened(batch.conn, rest[: len(several)], answers[-len(several) :])
+        rest = rest[len(several) :]
+    return answers
+
+
+def _save_opened(conn: Connection, works: Sequence[Open], answers: list[OpenedSession | AppError]) -> None:
+    opened = [(w.hello, o) for w, o in zip(works, answers, strict=True) if isinstance(o, OpenedSession)]
+    agent_store.save_sessions(
+        conn,
+        [
+            (o.session.agent, hello.boot_id.replace("\0", ""), hello.node.SerializeToString(deterministic=True))
+            for hello, o in opened
+        ],
+    )
+    graph_store.notify(conn, SESSION, [f"{o.session.agent.id}/{o.session.agent.session}" for _, o in opened])
+    known = agent_store.spool_seqs(conn, [(o.session.agent.id, hello.spool_id) for hello, o in opened])
+    for hello, one in opened:
+        one.acknowledged_seq = known.get((one.session.agent.id, hello.spool_id), 0)
+
+
+def _open(batch: Batch, work: Open, found: agent_store.AgentRecord, wall: datetime) -> OpenedSession:
     conn, hello = batch.conn, work.hello
-    found = admit(conn, work.agent_id, work.serial)
     agent = agents.connect(found.agent, hello.instance_id)
     skew = agents.clock_skew(_client_time(hello.status), wall)
     agent = replace(agent, draining=hello.status.draining, clock_skew_seconds=skew)
@@ -80,25 +127,17 @@ def open_session(batch: Batch, work: Open, wall: datetime) -> OpenedSession:
             SERVICE,
         )
     _note_clock(conn, found.agent, agent)
-    agent_store.save_session(
-        conn, agent, boot_id=hello.boot_id.replace("\0", ""), claimed=hello.node.SerializeToString(deterministic=True)
-    )
-    graph_store.notify(conn, SESSION, [f"{agent.id}/{agent.session}"])
     session = SessionState(
         agent=agent,
         spool_id=hello.spool_id,
         platform=hello.node.platform,
         capabilities=frozenset(c.name for c in hello.node.capabilities if c.available),
         gpu_models={g.uuid: g.model for g in hello.node.gpus if _GPU_UUID.fullmatch(g.uuid)},
-        size=Amount(hello.node.cpu_millis, hello.node.memory_bytes, len(hello.node.gpus)),
+        size=_bounded(hello.node.cpu_millis, hello.node.memory_bytes, len(hello.node.gpus)),
         attestation_key=found.attestation_key,
         attestation_not_after=found.attestation_not_after,
     )
-    return OpenedSession(session, hello.status, agent_store.spool_seq(conn, agent.id, hello.spool_id))
-
-
-def close(conn: Connection, session: SessionState) -> None:
-    agent_store.close_session(conn, session.agent.id, session.agent.session)
+    return OpenedSession(session, hello.status)
 
 
 def knows(session: SessionState, standing: agent_store.Standing) -> bool:
@@ -139,9 +178,10 @@ def take_status(batch: Batch, session: SessionState, status: pb.Status, wall: da
     session.stated = Room(
         agent=session.agent.id,
         pool=session.agent.pool,
-        attempts=status.room.attempts,
-        cpu_millis=status.room.cpu_millis,
-        memory_bytes=status.room.memory_bytes,
+        attempts=min(status.room.attempts, MOST_ATTEMPTS - len(session.listed)),
+        # Never more than the node is said to have, whatever a Status claims.
+        cpu_millis=min(status.room.cpu_millis, session.size.cpu_millis),
+        memory_bytes=min(status.room.memory_bytes, session.size.memory_bytes),
         # Only what it announced when it came: the room may leave devices out, and adds none.
         gpus=tuple(
             Gpu(uuid, session.gpu_models[uuid])
@@ -149,6 +189,21 @@ def take_status(batch: Batch, session: SessionState, status: pb.Status, wall: da
             if uuid in session.gpu_models
         ),
     )
+
+
+def beyond_node(session: SessionState, status: pb.Status) -> bool:
+    """Whether a Status claims more than the node announced when it came."""
+    room, size = status.room, session.size
+    return (
+        room.cpu_millis > size.cpu_millis
+        or room.memory_bytes > size.memory_bytes
+        or not session.gpu_models.keys() >= set(room.gpu_uuids)
+    )
+
+
+def _bounded(cpu_millis: int, memory_bytes: int, gpus: int) -> Amount:
+    """No node has more: sums over all nodes must stay numbers that a database holds, whatever one of them claims."""
+    return Amount(min(cpu_millis, MOST_CPU_MILLIS), min(memory_bytes, MOST_MEMORY_BYTES), gpus)
 
 
 def seen(session: SessionState) -> agent_store.Seen:

@@ -34,6 +34,8 @@ class SessionState:
     stated: Room | None = None
     listed: set[str] = field(default_factory=set)
     """Attempts of the last Status."""
+    foreign: frozenset[str] = frozenset()
+    """Of these the ones that are not its own: told in the log when they change."""
     given: dict[str, Size] = field(default_factory=dict)
     """Attempts leased to it that no Status has listed yet."""
     released: dict[str, Size] = field(default_factory=dict)

@@ -22,6 +22,7 @@ from animus_kit.log import get_logger
 from animus_orchestrator.dispatch import directives, events, leasing, sessions
 from animus_orchestrator.dispatch.contracts import Contracts
 from animus_orchestrator.dispatch.fleet import Fleet
+from animus_orchestrator.dispatch.refusals import Refusal, Refusals
 from animus_orchestrator.dispatch.work import (
     Close,
     EventsWork,
@@ -65,9 +66,15 @@ class Batch:
         self.now = db_now(conn)
         self.events: list[Event] = []
         """For the outbox, written together at the end: a statement for all."""
+        self.refused: dict[str, list[Refusal]] = {}
+        """Agent id → what it said and nobody believed."""
         self.leased: dict[str, queue.Lease] = {}
         """By the attempt's name."""
         self._before: dict[int, tuple[SessionState, dict]] = {}
+
+    def refuse(self, agent: str, reason: str, **what: object) -> None:
+        """To be told in the log."""
+        self.refused.setdefault(agent, []).append({"reason": reason, **what})
 
     def touch(self, session: SessionState) -> SessionState:
         if id(session) not in self._before:
@@ -94,6 +101,7 @@ class Writer:
         self._contracts = contracts
         self._clock = clock
         self._limits = limits
+        self._refusals = Refusals(clock)
         self._fleet = Fleet(clock, limits.reserve_after)
 
     def apply(self, works: Sequence[Work]) -> list[object]:
@@ -104,6 +112,7 @@ class Writer:
                 batch = Batch(conn)
                 answers = self._apply(batch, works)
                 emit_many(conn, batch.events)
+                self._refusals.tell(conn, batch.refused)
             return answers
         except BaseException:
             if batch is not None:
@@ -116,15 +125,17 @@ class Writer:
         answers: list[object] = [None] * len(works)
         if all(isinstance(work, Look) and work.only_work for work in works) and not queue.any_ready(conn):
             return [{} for _ in works]
-        opened: dict[int, sessions.OpenedSession] = {}
-        for i, work in enumerate(works):
+        for work in works:
             if isinstance(work, Close):
                 work.session.closed = True
-            elif isinstance(work, Open):
-                try:
-                    opened[i] = sessions.open_session(batch, work, self._clock.now())
-                except AppError as error:
-                    answers[i] = error
+        opening = [i for i, work in enumerate(works) if isinstance(work, Open)]
+        opened: dict[int, sessions.OpenedSession] = {}
+        found = sessions.open_sessions(batch, [works[i] for i in opening], self._clock.now())
+        for i, one in zip(opening, found, strict=True):
+            if isinstance(one, sessions.OpenedSession):
+                opened[i] = one
+            else:
+                answers[i] = one
         refused = self._fence(batch, works)
         for i, work in enumerate(works):
             if isinstance(work, StatusWork | EventsWork) and id(work.session) in refused:
@@ -141,13 +152,16 @@ class Writer:
         ]
         for session, status, _ in spoke:
             sessions.take_status(batch, batch.touch(session), status, self._clock.now())
+            if sessions.beyond_node(session, status):
+                batch.refuse(session.agent.id, "ROOM_BEYOND_NODE")
         sessions.reconcile(batch, spoke, {e.attempt for _, w in told for e in w.events.events})
         queue.renew(conn, [(h.attempt, s.agent.id) for s, status, _ in spoke for h in status.held], self._limits.lease)
         agent_store.save_seen(conn, [sessions.seen(s) for s, _, _ in spoke])
-        for work in works:
-            if isinstance(work, Close):  # after the last status of the same session
-                sessions.close(conn, work.session)
-                self._fleet.leave(work.session)
+        # After the last status of the same session.
+        closing = [work.session for work in works if isinstance(work, Close)]
+        agent_store.close_sessions(conn, [session.agent for session in closing])
+        for session in closing:
+            self._fleet.leave(session)
 
         asking: dict[str, SessionState] = {s.agent.id: s for s, _, _ in spoke}
         asking |= {w.session.agent.id: w.session for _, w in told}

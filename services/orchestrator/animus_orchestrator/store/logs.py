@@ -77,7 +77,31 @@ def fit(tally: Tally, chunk: Chunk, limit: int) -> Chunk | None:
     return Chunk(offset, data, chunk.stderr, truncated)
 
 
-def insert_chunks(conn: Connection, chunks: Sequence[tuple[Tally, Chunk]]) -> None:
+def joined(chunks: Sequence[tuple[Tally, Chunk]]) -> list[tuple[Tally, Chunk]]:
+    """Pieces that follow each other as one: a log sent byte by byte must not become a row for each."""
+    found: list[tuple[Tally, list[Chunk]]] = []
+    last: dict[int, list[Chunk]] = {}
+    for tally, chunk in chunks:
+        run = last.get(id(tally))
+        if (
+            run is not None
+            and not chunk.truncated
+            and chunk.stderr == run[0].stderr
+            and run[-1].offset + len(run[-1].data) == chunk.offset
+            and chunk.offset + len(chunk.data) - run[0].offset <= MAX_CHUNK_BYTES
+        ):
+            run.append(chunk)
+            continue
+        last[id(tally)] = run = [chunk]
+        found.append((tally, run))
+    return [
+        (tally, Chunk(run[0].offset, b"".join(c.data for c in run), run[0].stderr, run[0].truncated))
+        for tally, run in found
+    ]
+
+
+def insert_chunks(conn: Connection, pieces: Sequence[tuple[Tally, Chunk]]) -> None:
+    chunks = joined(pieces)
     if chunks:
         conn.execute(
             sa.insert(log_chunks),
