@@ -1,6 +1,7 @@
 """The command line: settings that do not fit are told by name, verify tells by its exit status."""
 
 import json
+import os
 
 import psycopg
 import pytest
@@ -33,7 +34,7 @@ def test_verify(fresh_database, monkeypatch, capsys):
 
 def test_usage(capsys):
     assert main([]) == main(["fly"]) == 2
-    assert "serve | migrate | verify" in capsys.readouterr().err
+    assert "serve | migrate | restored | verify" in capsys.readouterr().err
 
 
 def test_migrating_twice_changes_nothing(fresh_database, monkeypatch):
@@ -47,3 +48,21 @@ def test_settings_are_told_all_at_once_and_misspelt_ones_refused():
     told = "\n".join(refused.value.problems)
     for name in ("ANIMUS_DSN", "ANIMUS_STREAM_LISTEN", "ANIMUS_POLICY_TARGET", "ANIMUS_AUDIT_LISTEN: no such setting"):
         assert name in told
+
+
+def test_a_restored_database_gets_a_generation_of_its_own(fresh_database, monkeypatch, capsys):
+    def generation() -> str:
+        with psycopg.connect(fresh_database.admin_dsn) as admin:
+            return admin.execute("SELECT generation::text FROM audit.outbox_source").fetchone()[0]
+
+    before = generation()
+    monkeypatch.setenv("ANIMUS_DSN", fresh_database.dsn("audit"))
+    assert main(["restored"]) == 0
+    assert generation() != before and generation() in capsys.readouterr().out
+
+
+def test_unusable_settings_are_told_and_end_in_status_2(monkeypatch, capsys):
+    for name in [name for name in os.environ if name.startswith("ANIMUS_")]:
+        monkeypatch.delenv(name)
+    assert main(["serve"]) == 2
+    assert "ANIMUS_DSN: must be set" in capsys.readouterr().err

@@ -151,4 +151,4 @@ def test_a_database_that_was_not_migrated_is_refused(environ, postgres):
 
 def test_another_command_is_explained(capsys):
     assert main(["rebuild"]) == 2
-    assert capsys.readouterr().err == "python -m animus_catalog serve | migrate\n"
+    assert capsys.readouterr().err == "python -m animus_catalog serve | migrate | restored\n"

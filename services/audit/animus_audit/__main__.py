@@ -1,20 +1,19 @@
-"""python -m animus_audit serve | migrate | verify"""
+"""python -m animus_audit serve | migrate | restored | verify"""
 
 import json
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from animus.audit.v1 import event_pb2_grpc, event_stream_pb2_grpc, ingest_pb2_grpc
-from animus_kit import log, settings
 from animus_kit.clock import SystemClock
 from animus_kit.db.denials import Denials
 from animus_kit.db.engine import create_engine
-from animus_kit.db.migrate import check_revision, upgrade
+from animus_kit.db.migrate import check_revision
 from animus_kit.db.sequencer import Sequencer
 from animus_kit.ids import RandomIds
-from animus_kit.server.common import MigrateSettings
+from animus_kit.server import program
 from animus_kit.server.door import Door
+from animus_kit.server.program import Command
 from animus_kit.server.serve import WORKERS, Process
 
 from .follower import Follower
@@ -64,26 +63,19 @@ def build(it: Settings) -> Process:
     return process.task(denials, sequencer, writer, follower)
 
 
+def check(it: VerifySettings) -> int:
+    report = verify(create_engine(it.dsn, 1, application_name="audit verify"))
+    print(json.dumps(vars(report), indent=2))
+    return 0 if report.ok else 1
+
+
 def main(arguments: list[str]) -> int:
-    match arguments:
-        case ["serve"]:
-            it = settings.load(Settings, os.environ)
-            log.configure("audit", it.log_level)
-            build(it).serve()
-        case ["migrate"]:
-            it = settings.load(MigrateSettings, os.environ)
-            log.configure("audit", it.log_level)
-            upgrade(it.migrate_dsn, "animus_audit")
-        case ["verify"]:
-            it = settings.load(VerifySettings, os.environ)
-            log.configure("audit", it.log_level)
-            report = verify(create_engine(it.dsn, 1, application_name="audit verify"))
-            print(json.dumps(vars(report), indent=2))
-            return 0 if report.ok else 1
-        case _:
-            print(__doc__, file=sys.stderr)
-            return 2
-    return 0
+    commands = {
+        "serve": ("audit", Command(Settings, lambda it: build(it).serve())),
+        "verify": ("audit", Command(VerifySettings, check)),
+        **program.of_database("audit"),
+    }
+    return program.run(__doc__, commands, arguments)
 
 
 if __name__ == "__main__":

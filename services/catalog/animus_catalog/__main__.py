@@ -1,8 +1,7 @@
-"""python -m animus_catalog serve | migrate"""
+"""python -m animus_catalog serve | migrate | restored"""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -44,17 +43,17 @@ from animus_catalog.service.resolution import ResolutionService
 from animus_catalog.settings import Settings
 from animus_catalog.tail import agents, attempts
 from animus_catalog.tail.attempts import Attempts
-from animus_kit import log, settings
 from animus_kit.channel import dial
 from animus_kit.clock import Clock, SystemClock
 from animus_kit.db.denials import Denials
 from animus_kit.db.engine import create_engine
-from animus_kit.db.migrate import check_revision, upgrade
+from animus_kit.db.migrate import check_revision
 from animus_kit.db.sequencer import Sequencer
 from animus_kit.db.tail import Apply, Event, Tail
+from animus_kit.server import program
 from animus_kit.server.authz import Rows
-from animus_kit.server.common import MigrateSettings
 from animus_kit.server.door import Door
+from animus_kit.server.program import Command
 from animus_kit.server.serve import Process
 
 
@@ -147,19 +146,9 @@ def assemble(
 
 
 def main(arguments: list[str]) -> int:
-    match arguments:
-        case ["serve"]:
-            it = settings.load(Settings, os.environ)
-            log.configure("catalog", it.log_level)
-            build(it, SystemClock()).serve()
-        case ["migrate"]:
-            it = settings.load(MigrateSettings, os.environ)
-            log.configure("catalog", it.log_level)
-            upgrade(it.migrate_dsn, "animus_catalog")
-        case _:
-            print(__doc__, file=sys.stderr)
-            return 2
-    return 0
+    serve = Command(Settings, lambda it: build(it, SystemClock()).serve())
+    commands = {"serve": ("catalog", serve), **program.of_database("catalog")}
+    return program.run(__doc__, commands, arguments)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,19 @@
-"""python -m animus_lineage serve | migrate | rebuild"""
+"""python -m animus_lineage serve | migrate | restored | rebuild"""
 
-import os
 import sys
 
 from animus.audit.v1 import ingest_pb2_grpc
 from animus.lineage.v1 import graph_pb2_grpc
-from animus_kit import log, settings
 from animus_kit.channel import dial
 from animus_kit.clock import SystemClock
 from animus_kit.db.denials import Denials
 from animus_kit.db.engine import create_engine
-from animus_kit.db.migrate import check_revision, upgrade
+from animus_kit.db.migrate import check_revision
 from animus_kit.db.sequencer import Sequencer
 from animus_kit.db.tail import Tail
-from animus_kit.server.common import MigrateSettings
+from animus_kit.server import program
 from animus_kit.server.door import Door
+from animus_kit.server.program import Command
 from animus_kit.server.serve import WORKERS, Process
 
 from . import rebuild
@@ -55,23 +54,12 @@ def rebuild_view(it: RebuildSettings) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    match arguments:
-        case ["serve"]:
-            it = settings.load(Settings, os.environ)
-            log.configure("lineage", it.log_level)
-            build(it).serve()
-        case ["migrate"]:
-            it = settings.load(MigrateSettings, os.environ)
-            log.configure("lineage", it.log_level)
-            upgrade(it.migrate_dsn, "animus_lineage")
-        case ["rebuild"]:
-            it = settings.load(RebuildSettings, os.environ)
-            log.configure("lineage", it.log_level)
-            print(rebuild_view(it))
-        case _:
-            print(__doc__, file=sys.stderr)
-            return 2
-    return 0
+    commands = {
+        "serve": ("lineage", Command(Settings, lambda it: build(it).serve())),
+        "rebuild": ("lineage", Command(RebuildSettings, lambda it: print(rebuild_view(it)))),
+        **program.of_database("lineage"),
+    }
+    return program.run(__doc__, commands, arguments)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,19 @@
-"""python -m animus_policy serve | migrate"""
+"""python -m animus_policy serve | migrate | restored"""
 
-import os
 import sys
 
 from animus.audit.v1 import ingest_pb2_grpc
 from animus.policy.v1 import access_pb2_grpc, decision_pb2_grpc, role_binding_pb2_grpc
-from animus_kit import log, settings
 from animus_kit.channel import dial
 from animus_kit.clock import SystemClock
 from animus_kit.db.denials import Denials
 from animus_kit.db.engine import create_engine
-from animus_kit.db.migrate import check_revision, upgrade
+from animus_kit.db.migrate import check_revision
 from animus_kit.db.sequencer import Sequencer
 from animus_kit.ids import RandomIds
-from animus_kit.server.common import MigrateSettings
+from animus_kit.server import program
 from animus_kit.server.door import Door
+from animus_kit.server.program import Command
 from animus_kit.server.serve import WORKERS, Process
 
 from .domain.engine import PolicySet
@@ -55,19 +54,9 @@ def build(it: Settings) -> Process:
 
 
 def main(arguments: list[str]) -> int:
-    match arguments:
-        case ["serve"]:
-            it = settings.load(Settings, os.environ)
-            log.configure("policy", it.log_level)
-            build(it).serve()
-        case ["migrate"]:
-            it = settings.load(MigrateSettings, os.environ)
-            log.configure("policy", it.log_level)
-            upgrade(it.migrate_dsn, "animus_policy")
-        case _:
-            print(__doc__, file=sys.stderr)
-            return 2
-    return 0
+    serve = Command(Settings, lambda it: build(it).serve())
+    commands = {"serve": ("policy", serve), **program.of_database("policy")}
+    return program.run(__doc__, commands, arguments)
 
 
 if __name__ == "__main__":
