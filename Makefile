@@ -12,7 +12,7 @@ READY := status=0; scripts/system-packages demo || status=$$?; scripts/check-mac
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: help setup gen gen-check lint format proto-breaking test check demo demo-smoke demo-down bench clean
+.PHONY: help setup gen gen-check lint format proto-breaking test check demo demo-smoke demo-down escape bench clean
 
 help: ## list the targets
 	@echo 'Animus: what runs may run, isolated, recorded, provable.'
@@ -62,6 +62,10 @@ demo-smoke: setup ## the demo in its short form: two busybox steps instead of tr
 
 demo-down: setup ## end a demo stack that was left running
 	@scripts/rooted $(PY) -m examples.digits.demo --down $(ARGS)
+
+escape: setup ## steps that try to get out, one container each; ends with a table of what stopped them and where it is recorded
+	@$(READY)
+	@ANIMUS_ESCAPE_TABLE=1 scripts/rooted $(PY) -m pytest -q tests/escape $(ARGS)
 
 bench: setup ## measure, beside the raw floor of this machine
 	@$(READY)

@@ -9,6 +9,7 @@ import pytest
 
 from animus_agent import had, inventory
 from animus_agent.attempt import metrics
+from animus_agent.egress.rules import Ceiling
 from animus_agent.errors import BlobCorrupt, ContractRefused, OutputRefused, SandboxUnavailable, SpoolUnavailable
 from animus_agent.gpu.nvml import NvmlInventory
 from animus_agent.sandbox import canary, cgroup, logs, oci, quota, seccomp
@@ -264,11 +265,13 @@ def test_the_system_call_list_is_the_one_that_actions_name() -> None:
     found = seccomp.load()
     assert found.name == SECCOMP_PROFILE
     # A list under a name never changes: raise the version and the name when this fails.
-    assert found.digest == "sha256:519b76d1eb19c5701903eb51324c5c1d9238599a6e4d0b66146f7a1eefad452c"
+    assert found.digest == "sha256:d599ecd0bf1ddd9635702a4f2bd9151c9b794884fda4a381fa39da4d5a4e6b81"
     allowed = {n for rule in found.profile["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW" for n in rule["names"]}
     assert not allowed & {"mount", "unshare", "setns", "ptrace", "keyctl", "bpf", "io_uring_setup", "personality"}
-    families = [r["args"][0]["value"] for r in found.profile["syscalls"] if r["names"] == ["socket"]]
-    assert sorted(families) == [1, 2, 10, 16]
+    sockets = [tuple(a["value"] for a in r["args"]) for r in found.profile["syscalls"] if r["names"] == ["socket"]]
+    # UNIX; TCP and UDP; NETLINK for routes.
+    assert sockets == [(1,), (2, 0), (2, 6), (2, 17), (10, 0), (10, 6), (10, 17), (16, 0)]
+    assert found.profile["architectures"] == ["SCMP_ARCH_X86_64"]
 
 
 def test_cgroup_v2_is_delegated_below_our_own_group(tmp_path: Path) -> None:
@@ -325,7 +328,8 @@ def test_volumes_are_bounded_fresh_and_pooled(node_dir: Path) -> None:
 
 @requires_runc
 def test_the_canaries_hold_here(runc_world: World) -> None:
-    features = canary.examine(runc_world.driver, runc_world.quota, runc_world.root / "canary")
+    ceiling = Ceiling.parse(["*:443"])
+    features = canary.examine(runc_world.driver, runc_world.quota, runc_world.root / "canary", ceiling)
     assert canary.unusable(features) == []
     assert [feature for feature in features if not feature.enforced] == []
 

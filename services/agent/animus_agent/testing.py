@@ -81,16 +81,16 @@ class MemoryBlobs:
         return iter([data[at : at + (1 << 16)] for at in range(0, len(data), 1 << 16)])
 
     def write(self, digest: str, size: int, read: Callable[[int, int], bytes]) -> None:
-        data = b""
+        data = bytearray()
         while len(data) < size:
-            chunk = read(1 << 16, len(data))
+            chunk = read(1 << 20, len(data))
             if not chunk:
                 break
             data += chunk
-        if len(data) != size or sha256(data) != digest:
+        if len(data) != size or sha256(bytes(data)) != digest:
             raise BlobCorrupt(f"other bytes than {digest}")
         with self._lock:
-            self.written[digest] = data
+            self.written[digest] = bytes(data)
 
     def seal(self, manifest_digest: str) -> None:
         if manifest_digest not in self.written:

@@ -31,7 +31,15 @@ KILL_TIMEOUT_SECONDS = 10.0
 KILL_AGAIN_SECONDS = 0.02
 RELEASE_MILLISECONDS = 2000
 # What runc says of a command that the image does not have, or that is no program.
-_NOT_RUNNABLE = ("executable file not found", "no such file or directory", "permission denied", "exec format error")
+_NOT_RUNNABLE = (
+    "executable file not found",
+    "no such file or directory",
+    "permission denied",
+    "exec format error",
+    "not a directory",
+    "is a directory",
+    "too many levels of symbolic links",
+)
 
 
 class RuncDriver:
