@@ -32,7 +32,7 @@ from animus_orchestrator.domain.errors import (
     TokenUsed,
 )
 from animus_orchestrator.service import convert
-from animus_orchestrator.store import agent_logs, join_tokens, pools, runs
+from animus_orchestrator.store import agent_attempts, agent_logs, join_tokens, pools, runs
 from animus_orchestrator.store import agents as store
 from animus_orchestrator.store.graph import db_now, notify
 from animus_orchestrator.store.listen import AGENT
@@ -67,7 +67,7 @@ class AgentService(pb_grpc.AgentServiceServicer):
 
     def ListAgentAttempts(self, request: pb.ListAgentAttemptsRequest, _: Any) -> pb.ListAgentAttemptsResponse:
         with transaction(self._engine) as conn:
-            rows, token = store.page_attempts(conn, _existing(conn, request.parent).agent.id, request)
+            rows, token = agent_attempts.page(conn, _existing(conn, request.parent).agent.id, request)
         return pb.ListAgentAttemptsResponse(attempts=map(convert.agent_attempt, rows), next_page_token=token)
 
     def ListAgentLogs(self, request: pb.ListAgentLogsRequest, _: Any) -> pb.ListAgentLogsResponse:

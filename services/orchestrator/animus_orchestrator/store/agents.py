@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import base64
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,10 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
 
-from animus.type.v1.list_order_pb2 import ListOrder
-from animus_kit.server.paging import Page
+from animus_kit.db.bulk import records
 from animus_orchestrator.domain.agent import CLOCK_SKEW_LIMIT_SECONDS, Agent
-from animus_orchestrator.store.schema import agent_spools, agents, among, attempts
+from animus_orchestrator.store.schema import agent_spools, agents, among
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,16 @@ def get(conn: Connection, agent_id: str, *, lock: bool = False) -> AgentRecord |
     return record(row) if row else None
 
 
+_LOCK_MANY = (
+    sa.select(agents).where(agents.c.id == among("ids", sa.Text)).order_by(agents.c.id).with_for_update(key_share=True)
+)
+
+
+def lock_many(conn: Connection, ids: Iterable[str]) -> dict[str, AgentRecord]:
+    """In the order of their ids, so that two such batches never wait for each other."""
+    return {row.id: record(row) for row in conn.execute(_LOCK_MANY, {"ids": sorted(set(ids))})}
+
+
 def lock_out(conn: Connection, agent_id: str) -> AgentRecord | None:
     """Waits for every batch that is taking a result of this agent, and keeps others from beginning.
 
@@ -137,35 +147,61 @@ def insert(conn: Connection, values: dict[str, Any]) -> bool:
     return conn.execute(statement).first() is not None
 
 
-def save_session(conn: Connection, agent: Agent, *, boot_id: str, claimed: bytes) -> None:
-    conn.execute(
-        sa.update(agents)
-        .where(agents.c.id == agent.id)
-        .values(
-            session=agent.session,
-            session_open=agent.session_open,
-            instance_id=agent.instance_id,
-            past_instances=list(agent.past_instances),
-            cordoned=agent.cordoned,
-            state_message=agent.message,
-            revision=agent.revision,
-            draining=agent.draining,
-            clock_skew_seconds=agent.clock_skew_seconds,
-            boot_id=boot_id,
-            claimed=claimed,
-            last_seen_time=sa.func.now(),
-        )
-    )
+_SAVE_SESSIONS = sa.text("""
+    UPDATE agents AS a
+    SET session = v.session, session_open = v.session_open, instance_id = v.instance_id,
+        past_instances = v.past_instances, cordoned = v.cordoned, state_message = v.state_message,
+        revision = v.revision, draining = v.draining, clock_skew_seconds = v.clock_skew_seconds, boot_id = v.boot_id,
+        claimed = decode(v.claimed, 'base64'), last_seen_time = now()
+    FROM json_to_recordset(CAST(:rows AS json)) AS v(id text, session bigint, session_open boolean, instance_id text,
+        past_instances text[], cordoned text, state_message text, revision bigint, draining boolean,
+        clock_skew_seconds float8, boot_id text, claimed text)
+    WHERE a.id = v.id
+""")
 
 
-def close_session(conn: Connection, agent_id: str, session: int) -> bool:
-    """Only if no newer session has taken over."""
-    statement = (
-        sa.update(agents)
-        .where(agents.c.id == agent_id, agents.c.session == session, agents.c.session_open)
-        .values(session_open=False, last_seen_time=sa.func.now())
-    )
-    return conn.execute(statement).rowcount == 1
+def save_sessions(conn: Connection, opened: Sequence[tuple[Agent, str, bytes]]) -> None:
+    """(agent, boot id, what the node claims) of sessions that were opened. The caller holds the agents' rows."""
+    rows = [
+        {
+            "id": agent.id,
+            "session": agent.session,
+            "session_open": agent.session_open,
+            "instance_id": agent.instance_id,
+            "past_instances": agent.past_instances,
+            "cordoned": agent.cordoned,
+            "state_message": agent.message,
+            "revision": agent.revision,
+            "draining": agent.draining,
+            "clock_skew_seconds": agent.clock_skew_seconds,
+            "boot_id": boot_id,
+            "claimed": base64.b64encode(claimed).decode(),
+        }
+        for agent, boot_id, claimed in opened
+    ]
+    if rows:
+        conn.execute(_SAVE_SESSIONS, {"rows": records(rows)})
+
+
+_CLOSE = sa.text("""
+    UPDATE agents AS a SET session_open = false, last_seen_time = now()
+    FROM (
+        SELECT g.id
+        FROM agents AS g
+        JOIN unnest(CAST(:ids AS text[]), CAST(:sessions AS bigint[])) AS c(id, session)
+          ON g.id = c.id AND g.session = c.session
+        WHERE g.session_open
+        ORDER BY g.id
+        FOR NO KEY UPDATE OF g
+    ) AS l
+    WHERE a.id = l.id
+""")
+
+
+def close_sessions(conn: Connection, closing: Sequence[Agent]) -> None:
+    """Each only if no newer session has taken over."""
+    if closing:
+        conn.execute(_CLOSE, {"ids": [a.id for a in closing], "sessions": [a.session for a in closing]})
 
 
 def close_silent(conn: Connection, seconds: float) -> list[str]:
@@ -271,20 +307,35 @@ def _lock_known(conn: Connection, spools: list[tuple[str, str]]) -> dict[tuple[s
     return {(row.agent, row.spool_id): row.last_seq for row in rows}
 
 
+_SAVE_SPOOLS = sa.text("""
+    UPDATE agent_spools AS s SET last_seq = v.last_seq
+    FROM unnest(CAST(:agents AS text[]), CAST(:spools AS text[]), CAST(:seqs AS bigint[])) AS v(agent, spool_id, last_seq)
+    WHERE s.agent = v.agent AND s.spool_id = v.spool_id
+""")
+
+
 def save_spools(conn: Connection, spools: dict[tuple[str, str], int]) -> None:
+    """The caller holds the rows."""
+    if spools:
+        values = {
+            "agents": [a for a, _ in spools], "spools": [s for _, s in spools], "seqs": list(spools.values()),
+        }  # fmt: skip
+        conn.execute(_SAVE_SPOOLS, values)
+
+
+_SPOOL_SEQS = sa.text("""
+    SELECT s.agent, s.spool_id, s.last_seq
+    FROM agent_spools AS s
+    JOIN unnest(CAST(:agents AS text[]), CAST(:spools AS text[])) AS w(agent, spool_id) USING (agent, spool_id)
+""")
+
+
+def spool_seqs(conn: Connection, spools: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """The last durable seq of each (agent, spool id) that is known."""
     if not spools:
-        return
-    conn.execute(
-        sa.update(agent_spools)
-        .where(agent_spools.c.agent == sa.bindparam("b_agent"), agent_spools.c.spool_id == sa.bindparam("b_spool"))
-        .values(last_seq=sa.bindparam("b_seq")),
-        [{"b_agent": a, "b_spool": s, "b_seq": seq} for (a, s), seq in spools.items()],
-    )
-
-
-def spool_seq(conn: Connection, agent: str, spool_id: str) -> int:
-    query = sa.select(agent_spools.c.last_seq).where(agent_spools.c.agent == agent, agent_spools.c.spool_id == spool_id)
-    return conn.execute(query).scalar_one_or_none() or 0
+        return {}
+    rows = conn.execute(_SPOOL_SEQS, {"agents": [a for a, _ in spools], "spools": [s for _, s in spools]})
+    return {(row.agent, row.spool_id): row.last_seq for row in rows}
 
 
 def set_next_certificate(
@@ -329,25 +380,3 @@ def promote_certificate(conn: Connection, agent_id: str, serial: str) -> bool:
         )
     )
     return conn.execute(statement).rowcount == 1
-
-
-# -- what it was given --------------------------------------------------------------------------------------------------
-
-_SIGNED = attempts.c.provenance.is_not(None)
-
-
-def page_attempts(conn: Connection, agent_id: str, request: Any) -> tuple[list[Any], str]:
-    """Attempts the agent was ever given. The digests are made where the bytes lie."""
-    c = attempts.c
-    query = sa.select(
-        c.name, c.step_uid, c.number, c.state, c.reason, c.lease_time, c.end_time,
-        sa.func.encode(sa.func.sha256(c.provenance), "hex").label("provenance_sha256"),
-        sa.func.encode(sa.func.sha256(c.contract), "hex").label("contract_sha256"),
-    ).where(c.agent == agent_id)  # fmt: skip
-    if request.signed_only:
-        query = query.where(_SIGNED)
-    page = Page.parse(request)
-    if page.order == ListOrder.LIST_ORDER_NAME_ASC:
-        return page.fetch_by(conn, query, [(c.name, True)])
-    up = page.order == ListOrder.LIST_ORDER_CREATE_TIME_ASC
-    return page.fetch_by(conn, query, [(c.lease_time, up), (c.step_uid, up), (c.number, up)])
