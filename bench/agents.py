@@ -35,7 +35,9 @@ def main(count: int, seconds: float) -> None:
         tell(f"{count} identities in {clock.monotonic() - begin:.0f} s")
         # Past the first whole round, in which each says where it stands.
         report = fleet.measure(world, root / "dispatch.log", count, seconds, INTERVAL, settle=INTERVAL)
-    tell(f"connected in {report.connect_seconds:.0f} s; {len(report.heartbeats_ms)} heartbeats; {report.errors or 'no errors'}")
+    tell(
+        f"connected in {report.connect_seconds:.0f} s; {len(report.heartbeats_ms)} heartbeats; {report.errors or 'no errors'}"
+    )
     p50, p99 = (percentile(report.heartbeats_ms, share) for share in (0.5, 0.99))
     detail = {
         "heartbeat_p50_ms": round(p50, 1), "connects_a_second": round(count / report.connect_seconds),

@@ -14,7 +14,7 @@ import sys
 import time
 import uuid
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -59,7 +59,10 @@ class Idler:
     directive: pb.Directive = field(default_factory=pb.Directive)
 
     def hello(self) -> Open:
-        node = {"platform": "linux/amd64", "capabilities": [{"name": c, "available": True} for c in CAPABILITIES]}
+        node = {
+        "platform": "linux/amd64", "cpu_millis": 64_000, "memory_bytes": 1 << 40,
+        "capabilities": [{"name": c, "available": True} for c in CAPABILITIES],
+    }  # fmt: skip
         status = pb.Status(sequence=1, room={"attempts": SLOTS, "cpu_millis": 64_000, "memory_bytes": 1 << 40})
         status.client_time.GetCurrentTime()
         return Open(
@@ -159,7 +162,7 @@ def row(agent: Idler, now: datetime) -> dict[str, object]:
         "projects": [],
         "attestation_key": pki.raw_public_key(agent.key.public_key()),
         "attestation_certificate": b"",
-        "attestation_not_after": now,
+        "attestation_not_after": now + timedelta(days=1),
         "serial": "1",
         "certificate": b"",
         "certificate_expire_time": now,

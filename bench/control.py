@@ -34,8 +34,6 @@ def database() -> Iterator[Database]:
 def submit(world: World, steps: int, of_a_run: int = 100) -> None:
     """Runs of independent steps without inputs and outputs."""
     project = world.project()
-    wide = pipeline(
-        *(step_yaml(f"s{number}", outputs="[]", cpu="10m", memory="1Mi") for number in range(of_a_run))
-    )
+    wide = pipeline(*(step_yaml(f"s{number}", outputs="[]", cpu="10m", memory="1Mi") for number in range(of_a_run)))
     for _ in range(steps // of_a_run):
         world.submit(project, wide, bindings=run_pb2.Bindings())

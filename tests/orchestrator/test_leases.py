@@ -49,7 +49,7 @@ def enrolled(world, project: str) -> SimpleNamespace:
                 "projects": [project.removeprefix("projects/")],
                 "attestation_key": pki.raw_public_key(key.public_key()),
                 "attestation_certificate": b"",
-                "attestation_not_after": now,
+                "attestation_not_after": now + timedelta(days=1),
                 "serial": "1",
                 "certificate": b"",
                 "certificate_expire_time": now,
@@ -60,7 +60,10 @@ def enrolled(world, project: str) -> SimpleNamespace:
 
 
 def hello(one: SimpleNamespace, slots: int) -> Open:
-    node = {"platform": "linux/amd64", "capabilities": [{"name": c, "available": True} for c in CAPABILITIES]}
+    node = {
+        "platform": "linux/amd64", "cpu_millis": 64_000, "memory_bytes": 1 << 40,
+        "capabilities": [{"name": c, "available": True} for c in CAPABILITIES],
+    }  # fmt: skip
     room = {"attempts": slots, "cpu_millis": 64000, "memory_bytes": 1 << 40}
     status = pb.Status(sequence=1, room=room)
     status.client_time.GetCurrentTime()
