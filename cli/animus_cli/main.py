@@ -21,7 +21,9 @@ from animus_cli.commands import (
     model,
     pipeline,
     pki,
+    pool,
     project,
+    quota,
     run,
     stack,
 )
@@ -52,6 +54,8 @@ app.add_typer(lineage.app, name="lineage")
 app.add_typer(audit.app, name="audit")
 app.add_typer(access.app, name="access")
 app.add_typer(agent.app, name="agent")
+app.add_typer(pool.app, name="pool")
+app.add_typer(quota.app, name="quota")
 app.add_typer(pki.app, name="pki")
 
 

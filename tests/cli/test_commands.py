@@ -55,7 +55,7 @@ def test_every_command_of_the_product_is_there() -> None:
         "run cancel", "model register", "model list", "model show", "artifact list", "artifact download", "lineage up",
         "lineage down", "audit list", "agent join", "agent list", "agent show", "agent cordon",
         "agent uncordon", "agent drain", "agent revoke", "agent attempts", "agent logs", "agent tokens",
-        "agent revoke-token", "pki init", "pki issue",
+        "agent revoke-token", "pool list", "pool create", "pool update", "quota show", "quota set", "pki init", "pki issue",
     }  # fmt: skip
     assert wanted <= found
 
@@ -66,6 +66,22 @@ def test_without_a_gateway_it_says_what_to_do(run: Any) -> None:
     assert "NOT_CONFIGURED" in done.stderr and "animus up" in done.stderr
     done = run("project", "list", "--output", "json")
     assert json.loads(done.stderr)["error"]["reason"] == "NOT_CONFIGURED" and done.stdout == ""
+
+
+def test_sizes_are_read_as_people_write_them() -> None:
+    from animus_cli.commands.quota import size
+
+    assert [size(t) for t in ("4096", "1.5G", "64Gi", "2TiB", "1k")] == [4096, 1_500_000_000, 64 << 30, 2 << 40, 1000]
+    for wrong in ("", "many", "-1", "1Pi"):
+        with pytest.raises(base.Stop):
+            size(wrong)
+
+
+def test_a_quota_or_pool_is_not_changed_by_saying_nothing(run: Any) -> None:
+    assert run("quota", "set", "--project", "p").exit_code == exits.USAGE
+    assert run("quota", "set", "--project", "p", "--cpu", "much").exit_code == exits.USAGE
+    assert run("pool", "update", "p").exit_code == exits.USAGE
+    assert run("pool", "update", "p", "--pause", "--resume").exit_code == exits.USAGE
 
 
 def test_usage_is_status_2(run: Any) -> None:

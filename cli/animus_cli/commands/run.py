@@ -39,6 +39,16 @@ Code = Annotated[
 ]
 Parameters = Annotated[list[str], typer.Option("--param", "-P", help="NAME=VALUE; 7, 0.5, true, or text.")]
 Experiment = Annotated[str, typer.Option(help="The experiment that it belongs to.")]
+Pool = Annotated[str, typer.Option(help="The pool whose agents may take it; 'default' if absent.", show_default=False)]
+NodeLabels = Annotated[
+    list[str],
+    typer.Option(
+        "--node-label", help="key=value that an agent's join token gave it; may be repeated.", show_default=False
+    ),
+]
+Priority = Annotated[
+    int, typer.Option(min=-100, max=100, help="Before others of the project; above 0 needs a permission of its own.")
+]
 Id = Annotated[str, typer.Argument(help="The run's id.")]
 
 
@@ -51,6 +61,9 @@ def plan(
     param: Parameters = [],
     label: Labels = [],
     experiment: Experiment = "",
+    pool: Pool = "",
+    node_label: NodeLabels = [],
+    priority: Priority = 0,
     as_: Subject = "",
 ) -> None:
     """Tell what would run, and every problem, before anything does. Writes nothing."""
@@ -58,7 +71,10 @@ def plan(
 
     with client(as_) as it:
         version, bindings = _bound(it, project, pipeline, dataset, code, param, label, experiment)
-        request = run_pb2.PlanRunRequest(parent=full(project), pipeline_version=version, bindings=bindings)
+        where = run_pb2.Scheduling(pool=pool, node_labels=assignments(node_label, "a node's label"), priority=priority)
+        request = run_pb2.PlanRunRequest(
+            parent=full(project), pipeline_version=version, bindings=bindings, scheduling=where
+        )
         found = it.call(it.runs_api.PlanRun, request)
 
     def human() -> None:
@@ -75,7 +91,7 @@ def plan(
                     show.short(s.recipe_digest),
                     show.short(s.action_digest),
                     s.eligible_agents,
-                    s.placement_message,
+                    f"{s.wait_reason} {s.placement_message}".strip(),
                 )
                 for s in found.steps
             ],
@@ -96,6 +112,9 @@ def submit(
     param: Parameters = [],
     label: Labels = [],
     experiment: Experiment = "",
+    pool: Pool = "",
+    node_label: NodeLabels = [],
+    priority: Priority = 0,
     plan: Annotated[str, typer.Option("--plan", help="Refuse unless the plan has this digest.")] = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end.")] = False,
     as_: Subject = "",
@@ -105,8 +124,14 @@ def submit(
 
     with client(as_) as it:
         version, bindings = _bound(it, project, pipeline, dataset, code, param, label, experiment)
+        where = run_pb2.Scheduling(pool=pool, node_labels=assignments(node_label, "a node's label"), priority=priority)
         request = run_pb2.CreateRunRequest(
-            parent=full(project), run_id=run_id, pipeline_version=version, bindings=bindings, expected_plan_digest=plan
+            parent=full(project),
+            run_id=run_id,
+            pipeline_version=version,
+            bindings=bindings,
+            expected_plan_digest=plan,
+            scheduling=where,
         )
         found = it.call(it.runs_api.CreateRun, request)
         if not watch:
@@ -270,13 +295,19 @@ def _follow(it: Any, name: str) -> None:
     from animus.orchestrator.v1 import run_pb2
     from animus_client.runs import SUCCEEDED
 
-    shown: dict[str, str] = {}
+    shown: dict[str, tuple[str, str]] = {}
+    waiting = ""
     for message in it.runs.watch(name):
+        held_back = f"{message.run.state_reason} {message.run.state_message}".strip()
+        if show.state(message.run) == "QUEUED" and held_back != waiting:
+            waiting = held_back
+            say(f"  the run waits: {held_back}" if held_back else "  the run waits no more")
         for step in message.steps:
             state = show.state(step)
             short = step.name.rpartition("/")[2]
-            if shown.get(short) != state:
-                shown[short] = state
+            # Why it waits is news too.
+            if shown.get(short) != (state, step.state_reason):
+                shown[short] = (state, step.state_reason)
                 took = show.seconds(step.start_time, step.end_time)
                 why = f"  {step.state_reason} {step.state_message}".rstrip()
                 say(f"  {short.ljust(24)} {state.ljust(10)} {took}{why}".rstrip())
@@ -299,6 +330,9 @@ def summary(run: Any, steps: list[Any]) -> None:
             ("state", show.state(run)),
             ("reason", f"{run.state_reason} {run.state_message}".strip()),
             ("pipeline", run.pipeline_version),
+            ("pool", run.scheduling.pool if run.scheduling.pool != "default" else ""),
+            ("nodes", ", ".join(f"{k}={v}" for k, v in sorted(run.scheduling.node_labels.items()))),
+            ("priority", run.scheduling.priority),
             ("plan", run.plan_digest),
             ("creator", run.creator),
             ("created", show.moment(run.create_time)),
@@ -315,3 +349,9 @@ def summary(run: Any, steps: list[Any]) -> None:
             (step.name.rpartition("/")[2], show.state(step), step.current_attempt or "", took, metrics, outputs)
         )
     show.table(["step", "state", ">attempt", ">took", "metrics", "outputs"], rows)
+    for step in steps:
+        if show.state(step) == "READY" and step.state_reason:
+            print(f"\n{step.name.rpartition('/')[2]} waits, {step.state_reason}: {show.clean(step.state_message)}")
+            for one in step.obstacles:
+                who = f"{one.agents} agent{'s' if one.agents != 1 else ''}" if one.agents else "all"
+                print(f"  {one.reason.lower().ljust(14)} {who}: {show.clean(one.message)}")

@@ -41,6 +41,8 @@ _STUBS = {
     "runs_api": ("orchestrator", "run", "RunService"),
     "run_streams_api": ("orchestrator", "run_stream", "RunStreamService"),
     "agents_api": ("orchestrator", "agent", "AgentService"),
+    "pools_api": ("orchestrator", "pool", "PoolService"),
+    "quotas_api": ("orchestrator", "quota", "QuotaService"),
     "role_bindings_api": ("policy", "role_binding", "RoleBindingService"),
     "decisions_api": ("policy", "decision", "DecisionService"),
     "graph_api": ("lineage", "graph", "GraphService"),
