@@ -9,8 +9,8 @@ nowhere else: `alive` is held against what the control plane believes (tests/orc
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from animus_orchestrator.domain import agent as agents
 from animus_orchestrator.domain import scheduler
@@ -21,77 +21,33 @@ from animus_orchestrator.domain.failure import FailureClass
 from animus_orchestrator.domain.retry import RetryPolicy
 from animus_orchestrator.domain.run import Run, RunGraph, RunState
 from animus_orchestrator.domain.step import Step, StepState
+from tests.orchestrator.machines import (
+    CPU,
+    FAILURES,
+    GPUS,
+    LEASE,
+    MARGIN,
+    NODES,
+    RUNS,
+    STATES,
+    STEPS,
+    T0,
+    Event,
+    Key,
+    Lease,
+    Node,
+    Nodes,
+)
 from tests.orchestrator.truths import Truths
 
-T0 = datetime(2030, 1, 1, tzinfo=UTC)
-LEASE, MARGIN = timedelta(seconds=60), timedelta(seconds=15)
-NODES, RUNS, STEPS = 3, 3, 5
-CPU, GPUS = 4000, 2
-FAILURES = sorted(set(FailureClass) - {FailureClass.LOST_NODE})
-"""What an agent may report; only the server says LOST_NODE."""
-STATES = (AttemptState.PREPARING, AttemptState.RUNNING, AttemptState.FINISHING)
-
-Key = tuple[int, str, int]
-"""Run, step and number of an attempt."""
+Keep = Callable[["World", int, Callable[[RunGraph], object], tuple[str, str]], object]
 
 
-@dataclass
-class Container:
-    """What a node holds for an attempt. `deadline`: when the node kills it unless it renews."""
-
-    deadline: datetime
-    cpu: int
-    gpus: tuple[str, ...]
-    stage: int = 0
-
-
-@dataclass
-class Lease:
-    """What the control plane knows of an attempt beyond its graph."""
-
-    agent: str
-    instance: str
-    until: datetime
-    cpu: int
-    gpus: tuple[str, ...]
-    listed: bool = False
-
-
-@dataclass
-class Event:
-    seq: int
-    key: Key
-    state: AttemptState | None = None
-    result: Result | None = None
-
-
-@dataclass
-class Node:
-    """A machine. `held`: what its agent knows of; `orphans`: what still runs without its knowing. `paused`: stopped,
-    with its containers going on and nobody to fence them."""
-
-    id: str
-    instance: int = 0
-    session: int = 0
-    skew: float = 0.0
-    paused: bool = False
-    held: dict[Key, Container] = field(default_factory=dict)
-    orphans: dict[Key, Container] = field(default_factory=dict)
-    known: set[Key] = field(default_factory=set)
-    spool: list[Event] = field(default_factory=list)
-    spool_id: int = 0
-    seq: int = 0
-
-    def say(self, key: Key, **what: object) -> None:
-        self.seq += 1
-        self.spool.append(Event(self.seq, key, **what))  # type: ignore[arg-type]
-
-
-class World:
+class World(Nodes):
     """`act` does one thing and then holds the world against the truths. `graph_of` is where runs live: plain graphs, or
     ones that go through a store (`keep`, called around each change)."""
 
-    def __init__(self, keep: Callable[[World, int, Callable[[RunGraph], object]], object] | None = None) -> None:
+    def __init__(self, keep: Keep | None = None) -> None:
         self.now = T0
         self.agents = {f"n{i}": Agent(f"n{i}", "default") for i in range(NODES)}
         self.nodes = {name: Node(name) for name in self.agents}
@@ -114,12 +70,20 @@ class World:
         self.truths.check_agents(before)
         self.truths.check_world()
 
-    def change(self, uid: int, what: Callable[[RunGraph], object], *, cancels: bool = False) -> object:
-        """One transition of one run, and what it says happened. Raises StaleAttempt, having changed nothing."""
+    def change(
+        self,
+        uid: int,
+        what: Callable[[RunGraph], object],
+        *,
+        cancels: bool = False,
+        hint: tuple[str, str] = ("whole", ""),
+    ) -> object:
+        """One transition of one run, and what it says happened. `hint`: how much of the run it needs ("whole", "part",
+        "succeeds") and of which step. Raises StaleAttempt, having changed nothing."""
         graph = self.graphs[uid]
         was = self.truths.snapshot(graph)
         try:
-            answer = self._keep(self, uid, what) if self._keep else what(graph)
+            answer = self._keep(self, uid, what, hint) if self._keep else what(graph)
         except StaleAttempt:
             assert self.truths.snapshot(self.graphs[uid]) == was, "a stale attempt had an effect"
             assert not self.graphs[uid].facts
@@ -212,7 +176,7 @@ class World:
             return False
         _, gpus = scheduler.take(need, room)
         try:
-            made = self.change(uid, lambda graph: graph.lease(step.name, node.id, self.now))
+            made = self.change(uid, lambda graph: graph.lease(step.name, node.id, self.now), hint=("part", step.name))
         except StaleAttempt:
             assert self.graphs[uid].run.state is RunState.CANCELING
             return False
@@ -246,7 +210,9 @@ class World:
             elif agent.drain_time is not None and agent.drained_time is None and not self._anybody_of(name):
                 self.agents[name] = replace(agent, drained_time=self.now, revision=agent.revision + 1)
         for uid, graph in self.graphs.items():
-            for name in [n for n, s in graph.steps.items() if s.state is StepState.RETRYING]:
+            waiting = [(n, s.not_before) for n, s in graph.steps.items() if s.state is StepState.RETRYING]
+            # Those that are due, as dispatch asks for them, and now and then all the others.
+            for name in [n for n, at in waiting if at is None or at <= self.now or b % 16 == 5]:
                 if not self.change(uid, lambda g, name=name: g.settle_canceled(name, self.now)):
                     self.change(uid, lambda g, name=name: g.retry_due(name, self.now))
 
@@ -324,14 +290,6 @@ class World:
             if hears:
                 del node.held[key]  # STALE: killed, and told nothing of
 
-    def _accept(self, node: Node, key: Key) -> None:
-        """Work that comes too late, or that this node has had, is not taken."""
-        lease = self.leases[key]
-        deadline = lease.until - MARGIN
-        if deadline > self.now and key not in node.known:
-            node.known.add(key)
-            node.held[key] = Container(deadline, lease.cpu, lease.gpus)
-
     def deliver(self, a: int, b: int) -> None:
         """The oldest events of a node; the acknowledgement may be lost, so that they come again."""
         node = self._node(a)
@@ -354,11 +312,13 @@ class World:
             return
         try:
             if event.result is not None:
-                self.change(uid, lambda graph: graph.finish(step, number, event.result, self.now))
+                ends_well = event.result.state is AttemptState.SUCCEEDED
+                hint = ("succeeds", step) if ends_well else ("whole", "")
+                self.change(uid, lambda graph: graph.finish(step, number, event.result, self.now), hint=hint)
                 self.truths.committed(event.key, event.result)
                 self.given[agent].discard(event.key)
             elif event.state is not None:
-                self.change(uid, lambda graph: graph.report(step, number, event.state, self.now))
+                self.change(uid, lambda graph: graph.report(step, number, event.state, self.now), hint=("part", step))
         except StaleAttempt:
             assert event.key not in self._live(), "a live attempt was called stale"
 
@@ -388,74 +348,6 @@ class World:
             return
         raise AssertionError("an attempt that had ended was heard")
 
-    # -- nodes ------------------------------------------------------------------------------------------------------
-
-    def work(self, a: int, b: int) -> None:
-        """A container goes a step further, or ends."""
-        node = self._node(a)
-        if node is None or not node.held:
-            return
-        key = sorted(node.held)[b % len(node.held)]
-        container = node.held[key]
-        if container.stage < 3 and b % 8:
-            node.say(key, state=STATES[container.stage])
-            container.stage += 1
-        elif container.stage == 3 and b % 3:
-            self._end(node, key, Result(AttemptState.SUCCEEDED, outputs=(Output("model", "sha256:" + "0" * 64, 1, 1),)))
-        else:
-            failure = FAILURES[(b >> 4) % len(FAILURES)]
-            state = AttemptState.CANCELED if failure is FailureClass.CANCELED else AttemptState.FAILED
-            code = 1 if container.stage >= 2 and b & 1 else None
-            self._end(node, key, Result(state, failure, exit_code=code))
-
-    def _end(self, node: Node, key: Key, result: Result) -> None:
-        """The end is told only when nothing runs any more."""
-        del node.held[key]
-        node.say(key, result=result)
-
-    def restart(self, a: int, b: int) -> None:
-        """The agent's process (containers go on), the machine (they do not), or its memory is lost (they do, unseen)."""
-        node = self.nodes[f"n{a % NODES}"]
-        node.instance += 1
-        node.paused = False
-        node.session = 0
-        if b % 4 == 1:
-            for key in list(node.held):
-                self._end(node, key, Result(AttemptState.FAILED, FailureClass.LOST_CONTAINER))
-            node.orphans.clear()
-        elif b % 4 == 2:
-            node.orphans |= node.held
-            node.held, node.known, node.spool = {}, set(), []
-            node.spool_id, node.seq = node.spool_id + 1, 0
-        elif b % 4 == 3:
-            node.held, node.known, node.orphans, node.spool = {}, set(), {}, []
-            node.spool_id, node.seq = node.spool_id + 1, 0
-        self._fence(node)
-
-    def pause(self, a: int, b: int) -> None:
-        """SIGSTOP, or its end."""
-        node = self.nodes[f"n{a % NODES}"]
-        node.paused = b % 4 == 0
-        self._fence(node)
-
-    def skew(self, a: int, b: int) -> None:
-        """Its wall clock jumps."""
-        self.nodes[f"n{a % NODES}"].skew = (0.0, 0.0, 0.0, 0.0, 3600.0, -7.0, -4000.0, 0.0)[b % 8]
-
-    def tick(self, a: int, b: int) -> None:
-        """Time passes: a little, or beyond a lease. Nodes fence first: their leases are the shorter ones."""
-        self.now += timedelta(seconds=(1, 1, 2, 2, 5, 5, 20, 70)[a % 8])
-        for node in self.nodes.values():
-            self._fence(node)
-        self.reap(0, 0) if b & 1 else None
-
-    def _fence(self, node: Node) -> None:
-        if node.paused:
-            return
-        for key in [k for k, c in node.held.items() if c.deadline <= self.now]:
-            self._end(node, key, Result(AttemptState.FAILED, FailureClass.INFRASTRUCTURE, reason="LEASE_EXPIRED"))
-        node.orphans = {k: c for k, c in node.orphans.items() if c.deadline > self.now}
-
     # -- choosing ---------------------------------------------------------------------------------------------------
 
     def _run(self, a: int) -> int:
@@ -464,10 +356,6 @@ class World:
     def _step(self, uid: int, b: int) -> str:
         names = sorted(self.graphs[uid].steps)
         return names[b % len(names)]
-
-    def _node(self, a: int) -> Node | None:
-        node = self.nodes[f"n{a % NODES}"]
-        return None if node.paused else node
 
     def _live(self) -> list[Key]:
         return [

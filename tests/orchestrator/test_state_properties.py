@@ -10,9 +10,10 @@ import itertools
 import os
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,7 +29,9 @@ from animus_orchestrator.domain.attempt import AttemptState
 from animus_orchestrator.domain.retry import Again
 from animus_orchestrator.domain.run import Fact, RunGraph, RunState
 from animus_orchestrator.domain.step import StepState
+from animus_orchestrator.store import graph as graph_store
 from tests.orchestrator.model import ACTIONS, STORM, World
+from tests.orchestrator.stored import Stored
 
 TRANSITIONS = int(os.environ.get("ANIMUS_TEST_TRANSITIONS", "20000"))
 SEED = int(os.environ.get("ANIMUS_TEST_SEED", "0"))
@@ -36,6 +39,7 @@ SEED = int(os.environ.get("ANIMUS_TEST_SEED", "0"))
 PER_WORLD = 2000
 
 Act = tuple[str, int, int]
+Patch = Callable[[pytest.MonkeyPatch], None]
 _NAMES = list(ACTIONS)
 _WEIGHTS = [list(itertools.accumulate(weights.values())) for weights in (ACTIONS, ACTIONS, ACTIONS, STORM)]
 
@@ -44,7 +48,7 @@ class Broken(AssertionError):
     """A truth that did not hold, with the acts that led there."""
 
 
-def walk(seed: int, transitions: int, make: Callable[[], World] = World) -> Counter[str]:
+def walk(seed: int, transitions: int, make: Callable[[], World] = World, *, shorten: bool = True) -> Counter[str]:
     """Acts at random until so many transitions have happened, every fourth seed in a storm; answers how often each did.
     Raises Broken."""
     weights = _WEIGHTS[seed % len(_WEIGHTS)]
@@ -55,7 +59,7 @@ def walk(seed: int, transitions: int, make: Callable[[], World] = World) -> Coun
         try:
             world.act(*act)
         except AssertionError as error:
-            few = shortest(done, make)
+            few = shortest(done, make) if shorten else done[-3:]
             raise Broken(f"seed {seed}: {error}\n" + "\n".join(f"    world.act{act}" for act in few)) from error
     return world.truths.kinds
 
@@ -86,6 +90,7 @@ def shortest(acts: list[Act], make: Callable[[], World] = World, tries: int = 40
     return acts
 
 
+@pytest.mark.timeout(120 + TRANSITIONS // 500)
 def test_the_truths_hold_on_a_random_walk() -> None:
     seen: Counter[str] = Counter()
     for seed in itertools.count(SEED):
@@ -121,9 +126,51 @@ Execution.TestCase.settings = settings(
 TestExecution = Execution.TestCase
 
 
-# -- each truth can fail: a rule that is broken on purpose is found -----------------------------------------------------
+# -- the same through PostgreSQL ----------------------------------------------------------------------------------------
 
-Patch = Callable[[pytest.MonkeyPatch], None]
+
+@pytest.fixture(scope="module")
+def engine(postgres: Any) -> Iterator[Any]:
+    database = postgres.database(("animus_orchestrator",))
+    yield database.engine("orchestrator", 2)
+    database.drop()
+
+
+def stored_walk(engine: Any, seed: int, transitions: int) -> Stored:
+    stored = Stored(engine, seed + 1)
+    walk(seed, transitions, lambda: World(stored.keep), shorten=False)
+    stored.check_outbox()
+    return stored
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_store_comes_to_the_same(engine: Any, seed: int) -> None:
+    assert stored_walk(engine, seed, 250).compared > 100
+
+
+def forgets_why(patch: pytest.MonkeyPatch) -> None:
+    true = graph_store._step_row
+    patch.setattr(graph_store, "_step_row", lambda *a: true(*a) | {"quiet_at": None})
+
+
+def forgets_that_it_ran(patch: pytest.MonkeyPatch) -> None:
+    true = graph_store._attempt_row
+    patch.setattr(graph_store, "_attempt_row", lambda *a: true(*a) | {"ran": False})
+
+
+def sees_a_part_for_the_whole(patch: pytest.MonkeyPatch) -> None:
+    """What dispatch did not read of a run is taken for done."""
+    patch.setattr(graph_store, "_load_after", lambda conn, loaded, ending: None)
+
+
+@pytest.mark.parametrize("mutant", [forgets_why, forgets_that_it_ran, sees_a_part_for_the_whole])
+def test_a_store_that_loses_something_is_found(engine: Any, mutant: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant(monkeypatch)
+    with pytest.raises(Broken):
+        stored_walk(engine, 100 + 4 * [forgets_why, forgets_that_it_ran, sees_a_part_for_the_whole].index(mutant), 2000)
+
+
+# -- each truth can fail: a rule that is broken on purpose is found -----------------------------------------------------
 
 
 def no_fence(patch: pytest.MonkeyPatch) -> None:
@@ -326,10 +373,9 @@ MUTANTS: dict[str, Patch] = {
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_broken_rule_is_found(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     MUTANTS[mutant](monkeypatch)
-    monkeypatch.setattr(f"{__name__}.shortest", lambda acts, make: acts)
     with pytest.raises(Broken):
         for seed in range(10):
-            walk(seed, PER_WORLD)
+            walk(seed, PER_WORLD, shorten=False)
 
 
 def test_a_failure_is_cut_down_to_what_matters(monkeypatch: pytest.MonkeyPatch) -> None:

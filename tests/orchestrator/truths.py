@@ -13,9 +13,10 @@ from animus_orchestrator.domain.attempt import Attempt, AttemptState, Result
 from animus_orchestrator.domain.retry import MAX_EARLY_LOSSES
 from animus_orchestrator.domain.run import Run, RunGraph, RunState
 from animus_orchestrator.domain.step import Step, StepState
+from tests.orchestrator.machines import CPU, Key
 
 if TYPE_CHECKING:
-    from tests.orchestrator.model import Key, World
+    from tests.orchestrator.model import World
 
 A, S, R = AttemptState, StepState, RunState
 _ENDS = {A.SUCCEEDED, A.FAILED, A.CANCELED, A.LOST}
@@ -192,8 +193,6 @@ class Truths:
                 assert not running, f"{what} while {running} runs on {node.id}"
 
     def check_world(self) -> None:
-        from tests.orchestrator.model import CPU
-
         for node in self._world.nodes.values():
             used = [*node.held.values(), *node.orphans.values()]
             assert sum(c.cpu for c in used) <= CPU, f"{node.id} was given more than it has"
