@@ -9,6 +9,8 @@ import signal
 import threading
 import time
 import traceback
+from collections import Counter
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -19,6 +21,8 @@ SERVICES = ("policy", "audit", "catalog", "lineage", "orchestrator", "dispatch")
 HOUR = 3600.0
 # Longer than a lease: the services give the node's work to others.
 BEYOND_LEASE = LEASE_SECONDS + 3.0
+MANAGER_SECONDS = 0.5
+MANAGER_SECONDS = 0.5
 KINDS = (
     *(f"kill-{name}" for name in SERVICES),
     "kill-gateway",
@@ -100,25 +104,59 @@ class Storm:
     skews: list[Skew] = field(default_factory=list)
     left_out: list[Planned] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
+    revived: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._calm = threading.Event()
         self._busy: set[str] = set()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        self._ended = threading.Event()
+        self._ended = threading.Event()
         self._main = threading.Thread(target=self._go_through, name="storm", daemon=True)
+        self._manager = threading.Thread(target=self._manage, name="manager", daemon=True)
+        self._manager = threading.Thread(target=self._manage, name="manager", daemon=True)
 
     def start(self) -> None:
         self._main.start()
+        self._manager.start()
 
     def over(self) -> bool:
         return not self._main.is_alive()
 
     def stop(self) -> None:
-        """No further fault, and those that go on end now. Returns when everything runs again."""
+        """No further fault, and those that go on end now. Returns when everything was started again."""
         self._calm.set()
         for thread in (self._main, *self._threads):
             thread.join(120)
+
+    def end(self) -> None:
+        """Nothing is started again from now on."""
+        self._ended.set()
+        self._manager.join(60)
+
+    def _manage(self) -> None:
+        """What a service manager does: whatever has ended by itself is started again. A service may end so, when at its
+        start another is down; an agent must not, since its node is well."""
+        while not self._ended.wait(MANAGER_SECONDS):
+            for node in self.world.nodes:
+                if self._take(f"{node.name}/agent"):
+                    if (status := node.died()) is not None:
+                        self.troubles.append(f"the agent of {node.name} ended by itself with status {status}")
+                    self._busy.discard(f"{node.name}/agent")
+            for name in self.world.ended():
+                if self._take(name):
+                    self.world.start_service(name)
+                    self.revived[name] += 1
+                    self._busy.discard(name)
+
+    def _take(self, what: str) -> bool:
+        """Whether nobody else has it in hand."""
+        with self._lock:
+            if what in self._busy:
+                return False
+            self._busy.add(what)
+            return True
 
     def _go_through(self) -> None:
         began = time.monotonic()
@@ -132,11 +170,9 @@ class Storm:
     def _suffer(self, planned: Planned) -> None:
         node = self.world.nodes[planned.node]
         what, act = self._act(planned, node)
-        with self._lock:
-            if what in self._busy:
-                self.left_out.append(planned)
-                return
-            self._busy.add(what)
+        if not self._take(what):
+            self.left_out.append(planned)
+            return
         since = time.time()
         try:
             happened = act()
@@ -146,10 +182,9 @@ class Storm:
             else:
                 self.left_out.append(planned)
         except Exception:
-            self.troubles.append(f"{planned.kind}: {traceback.format_exc(limit=4)}")
+            self.troubles.append(f"{planned.kind}: {traceback.format_exc(limit=-2)[-1500:]}")
         finally:
-            with self._lock:
-                self._busy.discard(what)
+            self._busy.discard(what)
 
     def _act(self, planned: Planned, node: Node) -> tuple[str, Callable[[], bool]]:
         """What suffers, and how. The act tells whether it happened."""

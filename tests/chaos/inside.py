@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
+import signal
 import sys
 import time
 import traceback
@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.chaos import checker, collect, faults, load, netns
 from tests.chaos.faults import Storm
-from tests.chaos.history import Asked, Fault, History
+from tests.chaos.history import Asked, History
 from tests.chaos.world import Refused, World
 from tests.system.world import TERMINAL, Project, wait_for
 
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     world = World(Path(given.root))
     began = time.monotonic()
     storm: Storm | None = None
+    signal.signal(signal.SIGALRM, _late)
+    signal.setitimer(signal.ITIMER_REAL, given.seconds)
     try:
         world.up()
         project, versions, dataset = prepare(world, Path(given.root) / "image")
@@ -42,20 +44,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         storm.start()
         submit(world, project, versions, dataset, given, history)
         settle(world, project, storm, given, history)
-        history.faults, history.skews = sorted(storm.done, key=lambda one: one.since), storm.skews
-        history.troubles += storm.troubles
+        print(f"chaos: every run has ended after {time.monotonic() - began:.0f} s", flush=True)
         rest(world, project, history)
+        storm.end()
         collect.fill(history, world, project.name)
     except (KeyboardInterrupt, Exception):
-        history.troubles.append(traceback.format_exc(limit=6))
-        if storm is not None:
-            history.faults, history.skews = storm.done, storm.skews
+        history.troubles.append(traceback.format_exc(limit=-3)[-2500:])
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    if storm is not None:
+        storm.stop()
+        storm.end()
+        history.faults, history.skews = sorted(storm.done, key=lambda one: one.since), storm.skews
+        history.troubles += storm.troubles
     close(world, history)
     history.seconds = time.monotonic() - began
     wrong = checker.check(history) + ([] if given.brief else missing_kinds(history))
     keep(world, history, Path(given.keep), bool(wrong))
     report(history, world, storm, wrong)
     return 1 if wrong else 0
+
+
+class Late(Exception):
+    """The time given to the run is over; what is known by then is told."""
+
+
+def _late(*_: object) -> None:
+    raise Late("the run took longer than it may")
 
 
 def plan(given: argparse.Namespace, nodes: int) -> list[faults.Planned]:
@@ -166,7 +180,7 @@ def close(world: World, history: History) -> None:
         world.down()
         history.left += [f"the process {line}" for line in strangers()]
     except Exception:
-        history.troubles.append(traceback.format_exc(limit=6))
+        history.troubles.append(traceback.format_exc(limit=-3)[-2500:])
 
 
 def strangers() -> list[str]:
@@ -228,8 +242,9 @@ def report(history: History, world: World, storm: Storm | None, wrong: list[str]
     line("faults", Counter(fault.kind for fault in history.faults))
     line("messages", sum((node.deeds() for node in world.nodes), Counter()))
     line("logs", Counter("cut" if one.cut else "whole" for one in history.attempts))
-    if storm is not None and storm.left_out:
+    if storm is not None:
         line("left out", Counter(planned.kind for planned in storm.left_out))
+        line("revived", storm.revived)
     for one in wrong[:50]:
         print(f"  WRONG {one}")
     if len(wrong) > 50:
@@ -244,14 +259,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--runs", type=int, required=True)
     parser.add_argument("--storm-seconds", type=float, default=300.0)
+    parser.add_argument("--seconds", type=float, default=480.0, help="for everything but the end and the report")
     parser.add_argument("--settle-seconds", type=float, default=120.0)
     parser.add_argument("--gap", type=float, default=1.5, help="seconds between faults, on average")
     parser.add_argument("--brief", action="store_true", help="each kind once instead of a storm")
     parser.add_argument("--kinds", type=lambda text: tuple(text.split(",")), default=(), help="for --brief")
     return parser
 
-
-__all__ = ["Fault", "json", "main"]
 
 if __name__ == "__main__":
     sys.exit(main())

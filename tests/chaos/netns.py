@@ -66,10 +66,11 @@ class Link:
 
     def swallow(self, share: float = 1.0) -> None:
         """Drops this share of the packets in both directions; neither side sees anything."""
+        which = "" if share >= 1 else f"numgen random mod 1000 < {int(share * 1000)}"
         rules = f"""
             table inet chaos {{
-                chain input {{ type filter hook input priority 0; numgen random mod 1000 < {int(share * 1000)} drop; }}
-                chain output {{ type filter hook output priority 0; numgen random mod 1000 < {int(share * 1000)} drop; }}
+                chain input {{ type filter hook input priority 0; {which} drop; }}
+                chain output {{ type filter hook output priority 0; {which} drop; }}
             }}"""
         _run(self.inside("nft", "-f", "-"), rules)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from animus_cli.stack import processes
+from animus_cli.stack import processes, programs
 from animus_cli.stack import stack as stacks
 from animus_cli.stack.layout import Layout
 from animus_cli.stack.options import Options
@@ -31,6 +31,8 @@ LEASE_SECONDS = 12.0
 SETTINGS = {"dispatch": {"lease_duration": "12s", "lease_margin": "3s", "status_interval": "1s"}}
 START_SECONDS = 60.0
 CALL_SECONDS = 120.0
+# An attempt's container (animus_agent.attempt.directory.identifier).
+CONTAINER = re.compile(r"an-[0-9a-f]{24}")
 # What a caller tries again: the service, or the one behind it, is away.
 AWAY = (429, 500, 502, 503, 504)
 
@@ -100,6 +102,14 @@ class Node:
         assert self.process is not None
         self.process.wait(20)
 
+    def died(self) -> int | None:
+        """The exit status of an agent that ended by itself; it is started again, as a service manager would."""
+        status = self.process.poll() if self.process is not None else None
+        if status is None or status == -signal.SIGKILL:
+            return None
+        self.start()
+        return status
+
     def stop(self) -> None:
         """In an orderly way, as a service manager would."""
         if self.process is not None and self.process.poll() is None:
@@ -127,16 +137,18 @@ class Node:
         """Ids of the attempts' containers that its runc was asked to create, each as often as it was."""
         path = self.folder / "starts"
         words = [line.split()[-1] for line in path.read_text().splitlines()] if path.exists() else []
-        return [word for word in words if re.fullmatch(r"an-[0-9a-f]{24}", word)]
+        return [word for word in words if CONTAINER.fullmatch(word)]
 
     def conmons(self) -> list[int]:
-        """Of the containers that run now."""
+        """Of the attempts' containers that run now."""
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
                 pid = int(entry.name)
                 words = (entry / "cmdline").read_bytes().decode().split("\0")
-                if Path(words[0]).name == "conmon" and any(word.startswith(str(self.state)) for word in words):
+                # Not those of the canaries, with which an agent examines its node before it begins.
+                attempts = (word for word in words if CONTAINER.fullmatch(word))
+                if Path(words[0]).name == "conmon" and f"{self.state}/attempts" in " ".join(words) and any(attempts):
                     found.append(pid)
         return found
 
@@ -146,7 +158,10 @@ class Node:
         script = self.folder / "bin" / "runc"
         script.parent.mkdir()
         script.write_text(
-            f'#!/bin/sh\ncase " $* " in *" create "*) echo "$*" >>{self.folder}/starts ;; esac\nexec {runc} "$@"\n'
+            # Under its own name: the agent knows `runc init` by it.
+            "#!/bin/bash\n"
+            f'case " $* " in *" create "*) echo "$*" >>{self.folder}/starts ;; esac\n'
+            f'exec -a "$0" {runc} "$@"\n'
         )
         script.chmod(0o755)
 
@@ -247,9 +262,13 @@ class World:
         processes.stop(self.layout, name, kill=True)
 
     def start_service(self, name: str) -> None:
-        """Starts it, or starts it again."""
+        """Starts it, or starts it again. Does not wait for it: whoever it needs may be down as well."""
         with self._stack:
-            stacks.restart(self.layout, name)
+            stacks.restart(self.layout, name, wait=False)
+
+    def ended(self) -> list[str]:
+        """Services that do not run."""
+        return [name for name in programs.CONTROL_PLANE if processes.find(self.layout, name) is None]
 
     def kill_database(self) -> None:
         with self._stack:

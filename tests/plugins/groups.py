@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
+SYSTEM = "tests/system"
+# Each of these runs a whole stack: two at once would take each other's time.
+WHOLE_SYSTEMS = ("tests/system/", "tests/chaos/test_chaos.py")
+
 
 def group_of(nodeid: str) -> str:
     """What runs on one worker, in one go."""
     path = nodeid.partition("::")[0]
-    return "tests/system" if path.startswith("tests/system/") else path
+    return SYSTEM if path.startswith(WHOLE_SYSTEMS) else path
 
 
 @pytest.hookimpl(optionalhook=True)
