@@ -135,8 +135,8 @@ def test_what_stands_still_too_long_is_given_up(control: ControlPlane, start: Ca
 def test_room_is_told_and_a_doubled_assignment_is_taken_once(
     control: ControlPlane, start: Callable[..., AgentProcess]
 ) -> None:
-    start(ANIMUS_AGENT_MAX_ATTEMPTS="3", ANIMUS_AGENT_CPU_MILLIS="1500")
-    until(lambda: control.hellos, "hello")
+    agent = start(ANIMUS_AGENT_MAX_ATTEMPTS="3", ANIMUS_AGENT_CPU_MILLIS="1500")
+    until(lambda: control.hellos, "hello", show=lambda: agent.log)
     room = control.hellos[0].status.room
     assert (room.attempts, room.cpu_millis) == (3, 1500)
     node = control.hellos[0].node

@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 
 from animus.agent.v1 import dispatch_pb2, dispatch_pb2_grpc
-from animus_agent import node, systemd
+from animus_agent import leftovers, node, systemd
 from animus_agent.attempt.ports import Ports, Signer
 from animus_agent.blobs import GrantedBlobs
 from animus_agent.diagnostics import Diagnostics
@@ -128,6 +128,7 @@ class Agent:
             self._session.end("STOPPING")
 
     def _begin(self) -> None:
+        leftovers.sweep(self._settings.agent_run_dir)
         self._holdings.recover()
         for size in PRIMED_SIZES:
             self._parts.quota.prime(size)
@@ -263,6 +264,7 @@ class Agent:
             features=self._features,
             egress=self._parts.egress,
             gpus=self._parts.gpus,
+            uid_block=self._parts.uid_block,
         )
 
     def _blobs(self) -> grpc.Channel:

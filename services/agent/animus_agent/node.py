@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from animus.orchestrator.v1 import node_pb2
-from animus_agent import inventory
+from animus_agent import inventory, leftovers, uids
 from animus_agent.egress.rules import Ceiling
 from animus_agent.errors import AgentError
 from animus_agent.gpu import canary as gpu_canary
@@ -38,6 +36,7 @@ class NodeParts:
     trees: TreeCache
     attempts_dir: Path
     had: Had
+    uid_block: int
     node: inventory.Node
     host: HostFingerprint
     egress: Ceiling = Ceiling()
@@ -51,14 +50,16 @@ def assemble(settings: Settings) -> NodeParts:
         folder.mkdir(parents=True, exist_ok=True, mode=0o711)
         folder.chmod(0o711)
     state = settings.agent_state_dir
+    uid_block = uids.BLOCKS[0]
     driver: RuncDriver | FakeDriver
     volumes: quota.LoopVolumes | quota.TmpfsVolumes | quota.FolderVolumes
     if settings.agent_driver == "fake":
         driver, volumes = FakeDriver(), quota.FolderVolumes(state / "volumes")
     else:
         state = reachable(state, settings.agent_run_dir / "state")
-        # By the state folder: two agents on one machine have two.
-        name = hashlib.sha256(str(settings.agent_state_dir.resolve()).encode()).hexdigest()[:12]
+        leftovers.note(settings.agent_run_dir, settings.agent_state_dir)
+        uid_block = uids.claim(settings.agent_state_dir)
+        name = leftovers.group_name(settings.agent_state_dir)
         driver = RuncDriver(settings.agent_run_dir / "runc", cgroup.detect(settings.agent_cgroup_parent, name))
         volumes = quota.choose(state / "volumes", allow_tmpfs=settings.agent_tmpfs_volumes)
     gpus = gpu_pool(settings)
@@ -73,6 +74,7 @@ def assemble(settings: Settings) -> NodeParts:
         trees=TreeCache(state / "trees", max_bytes=settings.agent_input_cache_bytes),
         attempts_dir=state / "attempts",
         had=Had(settings.agent_run_dir / "had"),
+        uid_block=uid_block,
         node=node,
         host=inventory.fingerprint(node, driver.versions()),
         egress=settings.egress(),
@@ -124,10 +126,8 @@ def purge(settings: Settings) -> None:
     parts.quota.close()
     parts.driver.close()
     quota.unmount(settings.agent_run_dir / "state")
-    for folder in ("runc", "state", "."):
-        # Never a removal of a tree: should the unmount have failed, this folder is the agent's state.
-        with contextlib.suppress(OSError):
-            (settings.agent_run_dir.resolve() / folder).resolve().rmdir()
+    leftovers.remove(settings.agent_run_dir)
+    uids.release(settings.agent_state_dir)
 
 
 def examine(parts: NodeParts) -> tuple[Feature, ...]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from animus_agent.attempt.attempt import Attempt, HashedOutput
+from animus_agent.attempt.failure import AttemptFailed, FailureClass
 from animus_agent.attempt.prepare import work_folder
 from animus_agent.errors import BlobCorrupt, OutputRefused
 from animus_agent.files import of_its_shape
@@ -18,10 +21,13 @@ from animus_kit.documents.errors import DocumentError
 from animus_kit.documents.result import OutputDigest
 
 PARALLEL_UPLOADS = 4
+# The same step leaves the same again: nobody retries it.
+_TOO_MUCH = frozenset({"TOO_LARGE", "TOO_MANY_ENTRIES"})
 
 
 def hash_outputs(attempt: Attempt) -> None:
-    """Fills `attempt.outputs` with one manifest for each declared output. Raises OutputRefused."""
+    """Fills `attempt.outputs` with one manifest for each declared output. Raises OutputRefused; AttemptFailed with
+    DISK_LIMIT where there is more than the contract lets it leave."""
     assert attempt.volume is not None
     limits = attempt.order.limits
     entries_left, bytes_left = limits.output_files, limits.output_bytes
@@ -30,10 +36,16 @@ def hash_outputs(attempt: Attempt) -> None:
         path = work_folder(attempt.volume) / "outputs" / output.name
         bounds = folder.Limits(max_entries=entries_left, max_bytes=bytes_left)
         try:
-            entries = folder.build(path, manifest.ARTIFACT, bounds)
+            # Its parent is root's, so that no step can put something else there; and if one could, it is not followed.
+            if not stat.S_ISDIR(os.lstat(path).st_mode):
+                raise OutputRefused(f"output {output.name!r} is no folder", "OUTPUT_UNREADABLE")
+            entries = folder.build(path, manifest.ARTIFACT, bounds, partial(_hash, attempt))
             data = manifest.dumps(entries, manifest.ARTIFACT)
         except DocumentError as error:
-            raise OutputRefused(f"output {output.name!r}: {error}", f"OUTPUT_{error.reason}"[:63]) from error
+            message, reason = f"output {output.name!r}: {error}", f"OUTPUT_{error.reason}"[:63]
+            if error.reason in _TOO_MUCH:
+                raise AttemptFailed(FailureClass.DISK_LIMIT, reason, message) from error
+            raise OutputRefused(message, reason) from error
         except OSError as error:
             if not of_its_shape(error):
                 raise
@@ -45,6 +57,19 @@ def hash_outputs(attempt: Attempt) -> None:
         digest = OutputDigest(name=output.name, manifest=sha256(data), files=len(entries), bytes=total)
         attempt.outputs.append(HashedOutput(digest, tuple(entries), data))
         attempt.check()
+
+
+def _hash(attempt: Attempt, found: folder.Found, descriptor: int) -> tuple[int, str]:
+    """As folder.hash_file, but a file of many gigabytes does not outlast a cancel or a lease."""
+    digest, size = hashlib.sha256(), 0
+    while chunk := os.read(descriptor, folder.CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
+        if size > found.size:
+            # It grows as it is read; the caller says so.
+            break
+        attempt.check()
+    return size, digest.hexdigest()
 
 
 def upload(attempt: Attempt) -> None:
@@ -72,9 +97,15 @@ def upload(attempt: Attempt) -> None:
 
 def _upload_file(attempt: Attempt, root: Path, entry: manifest.Entry) -> None:
     attempt.check()
-    descriptor = _open_inside(root, entry.path)
     try:
-        if os.fstat(descriptor).st_size != entry.size:
+        descriptor = _open_inside(root, entry.path)
+    except OSError as error:
+        if not of_its_shape(error):
+            raise
+        raise BlobCorrupt(f"{entry.path!r} changed after it was hashed: {error}", "OUTPUT_CHANGED") from error
+    try:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode) or state.st_size != entry.size or state.st_nlink != 1:
             raise BlobCorrupt(f"{entry.path!r} changed after it was hashed", "OUTPUT_CHANGED")
         attempt.ports.sink.write(entry.digest, entry.size, lambda size, offset: os.pread(descriptor, size, offset))
     finally:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from animus_agent import uids
 from animus_agent.attempt.failure import Failure
 from animus_agent.egress.rules import Ceiling
 from animus_agent.gpu.pool import GpuPool
@@ -106,3 +107,4 @@ class Ports:
     egress: Ceiling = Ceiling()
     gpus: GpuPool = field(default_factory=GpuPool)
     pause: Callable[[float], None] = time.sleep
+    uid_block: int = uids.BLOCKS[0]

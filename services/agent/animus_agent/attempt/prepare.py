@@ -8,6 +8,7 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
+from animus_agent import uids
 from animus_agent.attempt.attempt import Attempt
 from animus_agent.attempt.failure import AttemptFailed, FailureClass
 from animus_agent.egress.rules import Ceiling
@@ -23,8 +24,6 @@ from animus_kit.documents import dsse, manifest
 from animus_kit.documents.contract import Contract
 from animus_kit.documents.errors import DocumentError
 
-FIRST_UID = 1_000_000
-UID_RANGES = 4096
 # conmon ends a container by itself when no agent is left to do it, this much after the agent would have.
 BACKSTOP_SECONDS = 60
 
@@ -78,7 +77,7 @@ def prepare(attempt: Attempt) -> None:
         attempt.handle = driver.Handle.from_json(marks["handle"])
         raise AttemptFailed(FailureClass.LOST_CONTAINER, "NODE_REBOOTED", "the node was restarted during the run")
     attempt.volume_name, attempt.volume = attempt.ports.quota.take(attempt.order.limits.output_bytes)
-    uid_base = FIRST_UID + int(attempt.volume_name[1:]) % UID_RANGES * 65536
+    uid_base = uids.base(attempt.ports.uid_block, int(attempt.volume_name[1:]))
     work = _lay_out(attempt, attempt.volume.path, uid_base)
     attempt.handle = attempt.ports.driver.prepare(_specification(attempt, work, uid_base))
     attempt.directory.mark(

@@ -213,6 +213,9 @@ def classify(error: Exception) -> Failure:
             return Failure(FailureClass.INFRASTRUCTURE, error.reason, message)
         case OutputRefused() | CommandNotRunnable() | ImageRefused():
             return Failure(FailureClass.USER_ERROR, error.reason, message)
+        case BlobError(reason="STORAGE_QUOTA_EXCEEDED"):
+            # Another attempt would be refused as well.
+            return Failure(FailureClass.POLICY, error.reason, message)
         case BlobError() | AgentError():
             return Failure(FailureClass.INFRASTRUCTURE, error.reason, message)
         case OSError():
