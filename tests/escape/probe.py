@@ -4,7 +4,7 @@
 returns what it managed to do, or raises OSError with what stopped it. Nothing here does harm where it succeeds: files
 that steer the machine are opened and not written, calls get arguments that the kernel refuses once it has permitted them.
 
-One long file, because it is all that the container has.
+Over 400 lines because it is all that the container has.
 """
 
 import ctypes

@@ -7,13 +7,40 @@ the agent is ever in there.
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 import threading
+from pathlib import Path
 
+from animus_agent.errors import SandboxUnavailable
 from animus_agent.files import check, libc
 
 CLONE_NEWNET = 0x40000000
 BACKLOG = 128
+
+
+def of_container(pid: int, group: str) -> int:
+    """A new descriptor of the network namespace of a process that lies in a cgroup of this name.
+
+    Raises SandboxUnavailable, also for a process that has the machine's own network.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+    except (OSError, ValueError) as error:
+        raise SandboxUnavailable(f"the container has no process: {error}", "EGRESS_UNAVAILABLE") from error
+    try:
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        # The pid may be another's by now: only a process in this container's group, alive after we looked, counts.
+        own = group in Path(f"/proc/{pid}/cgroup").read_text() and not _ended(pidfd)
+        if own and not os.path.samestat(os.fstat(namespace), os.stat("/proc/self/ns/net")):
+            return namespace
+        os.close(namespace)
+    except OSError as error:
+        raise SandboxUnavailable(f"the container's network: {error}", "EGRESS_UNAVAILABLE") from error
+    finally:
+        os.close(pidfd)
+    raise SandboxUnavailable("the container has no network namespace of its own", "EGRESS_UNAVAILABLE")
 
 
 def listen(namespace: int, port: int) -> socket.socket:
@@ -48,3 +75,10 @@ def _listen(port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _ended(pidfd: int) -> bool:
+    # select() knows descriptors below 1024 only.
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))

@@ -97,12 +97,13 @@ def examine(driver: Driver, quota: QuotaPool, directory: Path, egress: Ceiling =
     remove_tree(directory)
     directory.mkdir(parents=True, mode=0o711)
     try:
-        outcome = run(driver, quota, directory / "probe", "probe", "exec(open('/animus/probe.py').read())", 300)
+        outcome = run(driver, quota, directory / "probe", "probe", "exec(open('/animus/probe.py').read())", 1000)
         try:
             found |= {name: (bool(held), str(detail)) for name, (held, detail) in json.loads(outcome.text).items()}
         except (ValueError, TypeError) as error:
             raise AgentError(f"the canary said nothing usable: {outcome.text[-500:]!r}", "CANARY_FAILED") from error
-        throttled = outcome.usage.throttled_periods
+        # To start an interpreter with a tenth of a core takes many periods, however busy the machine is.
+        throttled = run(driver, quota, directory / "cpu", "cpu", "pass", 100).usage.throttled_periods
         found["cpu-limit"] = (bool(throttled), f"{throttled} periods throttled")
         outcome = run(driver, quota, directory / "memory", "memory", "x = bytearray(1 << 29)\nprint('survived')", 1000)
         kills = outcome.usage.oom_kills

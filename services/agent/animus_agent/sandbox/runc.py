@@ -20,6 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from animus_agent.egress import namespace
 from animus_agent.errors import CommandNotRunnable, SandboxUnavailable, StartFailed
 from animus_agent.files import boot_id, write_atomic
 from animus_agent.sandbox import oci, seccomp
@@ -280,23 +281,7 @@ class RuncDriver:
             return 0
 
     def network(self, handle: Handle) -> int:
-        try:
-            pid = int((Path(handle.directory) / "pid").read_text())
-            pidfd = os.pidfd_open(pid)
-        except (OSError, ValueError) as error:
-            raise SandboxUnavailable(f"the container has no process: {error}", "EGRESS_UNAVAILABLE") from error
-        try:
-            namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            # The pid may be another's by now: only a process in this container's group, alive after we looked, counts.
-            own = handle.id in Path(f"/proc/{pid}/cgroup").read_text() and not _poll(pidfd, 0)
-            if own and not os.path.samestat(os.fstat(namespace), os.stat("/proc/self/ns/net")):
-                return namespace
-            os.close(namespace)
-        except OSError as error:
-            raise SandboxUnavailable(f"the container's network: {error}", "EGRESS_UNAVAILABLE") from error
-        finally:
-            os.close(pidfd)
-        raise SandboxUnavailable("the container has no network namespace of its own", "EGRESS_UNAVAILABLE")
+        return namespace.of_container(self._pid(handle), handle.id)
 
     def collect(self, handle: Handle) -> Collected:
         usage = self._cgroups.usage(handle.id) if handle.boot_id == self._boot else Usage()
