@@ -6,13 +6,14 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 STAMP := .venv/.animus-inputs
 DISTS := gen/python kit $(wildcard services/*) gateway clients/python cli
-# What a demo needs of the machine: all that is missing is told at once.
-READY := status=0; scripts/system-packages demo || status=$$?; scripts/check-machine || status=$$?; [ $$status -eq 0 ] || exit $$status
+# What a target needs of the machine: all that is missing is told at once.
+NEEDS := demo
+READY = status=0; scripts/system-packages $(NEEDS) || status=$$?; scripts/check-machine || status=$$?; [ $$status -eq 0 ] || exit $$status
 # Tests: two workers, as many as the smallest machine has cores.
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: help setup gen gen-check lint format proto-breaking test check demo demo-smoke demo-down escape bench clean
+.PHONY: help setup gen gen-check lint format proto-breaking test check demo demo-smoke demo-down escape chaos bench clean
 
 help: ## list the targets
 	@echo 'Animus: what runs may run, isolated, recorded, provable.'
@@ -66,6 +67,16 @@ demo-down: setup ## end a demo stack that was left running
 escape: setup ## steps that try to get out, one container each; ends with a table of what stopped them and where it is recorded
 	@$(READY)
 	@ANIMUS_ESCAPE_TABLE=1 scripts/rooted $(PY) -m pytest -q tests/escape $(ARGS)
+
+# Half of the transitions on each of two cores, from different seeds.
+WALK := ANIMUS_TEST_TRANSITIONS=500000 timeout 200 $(PY) -m pytest -q -k random_walk tests/orchestrator/test_state_properties.py
+
+chaos: NEEDS := chaos
+chaos: setup ## 200 runs on three nodes while everything is killed, cut and confused; then a million transitions. 10 minutes
+	@$(READY)
+	@scripts/rooted $(PY) -m tests.chaos $(ARGS)
+	@ANIMUS_TEST_SEED=0 $(WALK) & first=$$!; \
+	ANIMUS_TEST_SEED=1000000 $(WALK); status=$$?; wait $$first && exit $$status
 
 bench: setup ## measure, beside the raw floor of this machine
 	@$(READY)

@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tests.chaos", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="default: another each time")
     parser.add_argument("--runs", type=int, default=200)
-    parser.add_argument("--storm-seconds", type=float, default=300.0, help="no fault begins later")
+    parser.add_argument("--storm-seconds", type=float, default=240.0, help="no fault begins later")
     parser.add_argument("--keep", type=Path, default=KEEP, help="where the history, and logs of a failure, go")
     parser.add_argument("--check", type=Path, help="check the history of an earlier run, and nothing else")
     return parser

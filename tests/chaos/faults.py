@@ -10,7 +10,6 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -22,7 +21,8 @@ HOUR = 3600.0
 # Longer than a lease: the services give the node's work to others.
 BEYOND_LEASE = LEASE_SECONDS + 3.0
 MANAGER_SECONDS = 0.5
-MANAGER_SECONDS = 0.5
+# Within which the services show that a clock is wrong, unless they or the node are down.
+NOTICED_SECONDS = 20.0
 KINDS = (
     *(f"kill-{name}" for name in SERVICES),
     "kill-gateway",
@@ -112,9 +112,7 @@ class Storm:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._ended = threading.Event()
-        self._ended = threading.Event()
         self._main = threading.Thread(target=self._go_through, name="storm", daemon=True)
-        self._manager = threading.Thread(target=self._manage, name="manager", daemon=True)
         self._manager = threading.Thread(target=self._manage, name="manager", daemon=True)
 
     def start(self) -> None:
@@ -146,8 +144,11 @@ class Storm:
                     self._busy.discard(f"{node.name}/agent")
             for name in self.world.ended():
                 if self._take(name):
-                    self.world.start_service(name)
-                    self.revived[name] += 1
+                    try:
+                        self.world.start_service(name)
+                        self.revived[name] += 1
+                    except Exception as error:
+                        self.troubles.append(f"{name} could not be started again: {error}")
                     self._busy.discard(name)
 
     def _take(self, what: str) -> bool:
@@ -264,12 +265,12 @@ class Storm:
         """Held against the services' own word: what counts is from when on they knew."""
         node.weather(clock_offset=offset)
         try:
-            deadline = time.monotonic() + seconds
+            deadline = time.monotonic() + NOTICED_SECONDS
             while not self._calm.is_set() and time.monotonic() < deadline:
                 shown = self.world.agent(node)
                 if shown.get("stateReason") == "CLOCK_SKEW":
                     since = time.time()
-                    self._calm.wait(deadline - time.monotonic())
+                    self._calm.wait(seconds)
                     self.skews.append(Skew(node.name, since, time.time(), tuple(shown.get("attempts", ()))))
                     return True
                 self._calm.wait(0.1)

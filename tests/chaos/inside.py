@@ -258,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", required=True, help="where history and logs go")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--runs", type=int, required=True)
-    parser.add_argument("--storm-seconds", type=float, default=300.0)
+    parser.add_argument("--storm-seconds", type=float, default=240.0)
     parser.add_argument("--seconds", type=float, default=480.0, help="for everything but the end and the report")
     parser.add_argument("--settle-seconds", type=float, default=120.0)
     parser.add_argument("--gap", type=float, default=1.5, help="seconds between faults, on average")
