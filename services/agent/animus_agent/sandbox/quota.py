@@ -103,8 +103,10 @@ class TmpfsVolumes:
     def create(self, name: str, size_bytes: int) -> Volume:
         mount = self._directory / name
         mount.mkdir(mode=0o711, exist_ok=True)
-        _mount("tmpfs", mount, "tmpfs", f"size={max(size_bytes, MIN_BYTES)},mode=755")
-        return Volume(mount, max(size_bytes, MIN_BYTES))
+        size = max(size_bytes, MIN_BYTES)
+        # As many inodes as the ext4 image has: a million empty files fill the host's memory otherwise.
+        _mount("tmpfs", mount, "tmpfs", f"size={size},nr_inodes={max(1024, size >> 14)},mode=755")
+        return Volume(mount, size)
 
     def remove(self, name: str) -> None:
         unmount(self._directory / name)
