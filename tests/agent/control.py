@@ -361,6 +361,14 @@ class Blobs(agent_blob_pb2_grpc.AgentBlobServiceServicer):
         self._blobs.written[first.digest] = data
         return blob_pb.WriteBlobResponse(size_bytes=len(data))
 
+    def WriteSmallBlobs(self, request, context):  # type: ignore[no-untyped-def]
+        self._grant(request.grant)
+        blobs = {one.digest: one.data for one in request.blobs}
+        if any(sha256(data) != digest for digest, data in blobs.items()):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "DIGEST_MISMATCH")
+        self._blobs.write_small(blobs, request.manifest_digests)
+        return blob_pb.WriteSmallBlobsResponse()
+
     def StatBlob(self, request, context):  # type: ignore[no-untyped-def]
         complete = request.digest in self._blobs.written
         return blob_pb.StatBlobResponse(complete=complete, offset_bytes=len(self._partial.get(request.digest, b"")))
@@ -389,10 +397,16 @@ class AgentProcess:
             "ANIMUS_AGENT_LEASE_MARGIN": "1s",
             **more,
         }
-        token = node / "token"
-        token.write_text(control.token)
-        self._call("enroll", control.enrollment_endpoint, "--token-file", str(token))
+        self._token = node / "token"
+        self.enroll(control)
         self.start()
+
+    def enroll(self, control: ControlPlane, *options: str, token: str = "") -> None:
+        self._token.write_text(token or control.token)
+        self._call("enroll", control.enrollment_endpoint, "--token-file", str(self._token), *options)
+
+    def setting(self, name: str) -> str:
+        return self._environment[name]
 
     def start(self, **more: str) -> None:
         with self._log.open("ab") as log:

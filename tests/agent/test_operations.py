@@ -11,7 +11,10 @@ import pytest
 from animus.orchestrator.v1 import agent_pb2, run_pb2
 from animus_agent import diagnostics
 from animus_agent.diagnostics import Diagnostics
+from animus_agent.errors import IdentityError
+from animus_agent.identity import Identity, enroll_again
 from animus_agent.testing import World
+from animus_kit.clock import SystemClock
 from animus_kit.errors import FailedPrecondition
 from animus_kit.log import get_logger
 from animus_kit.testing.clock import FakeClock
@@ -71,7 +74,9 @@ def test_a_revoked_node_ends_what_it_runs_and_stays_away(
     control: ControlPlane, start: Callable[..., AgentProcess], driver: str
 ) -> None:
     agent = start(driver)
-    command = ("fake", "seconds=600") if driver == "fake" else ("/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done")
+    command = (
+        ("fake", "seconds=600") if driver == "fake" else ("/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done")
+    )
     known = control.assign(control.world.order(*command))
     until(lambda: State.STATE_RUNNING in known.states, "running", show=lambda: agent.log)
     control.refusal = Revoked("agents/node-1 is revoked")
@@ -85,6 +90,48 @@ def test_a_revoked_node_ends_what_it_runs_and_stays_away(
     until(lambda: len(control.hellos) > sessions, "a new session", show=lambda: agent.log)
     assert not control.hellos[-1].status.held
     assert "orphan removed" not in agent.log
+
+
+def test_a_node_enrols_again_with_new_keys_and_keeps_its_state(
+    control: ControlPlane, start: Callable[..., AgentProcess]
+) -> None:
+    agent = start()
+    known = control.assign(control.world.order("fake", "out=hello"))
+    until(lambda: known.results, "the result", show=lambda: agent.log)
+    state = Path(agent.setting("ANIMUS_AGENT_STATE_DIR"))
+    before = (state / "identity" / "attestation.key").read_bytes()
+    control.token, control.enroll_answer = control.token.replace("t1", "t2"), None
+    with pytest.raises(AssertionError, match="ALREADY_RUNNING"):
+        agent.enroll(control, "--replace")
+    agent.kill()
+    with pytest.raises(AssertionError, match="ALREADY_ENROLLED"):
+        agent.enroll(control)
+    right, control.token = control.token, "another"
+    with pytest.raises(AssertionError):
+        agent.enroll(control, "--replace", token=right)
+    assert (state / "identity" / "attestation.key").read_bytes() == before, (
+        "the one in force stays until the other is whole"
+    )
+    control.token = right
+    agent.enroll(control, "--replace")
+    assert (state / "identity" / "attestation.key").read_bytes() != before
+    assert (state / "identity.old" / "attestation.key").read_bytes() == before
+    assert not (state / "identity.new").exists()
+    sessions = len(control.hellos)
+    agent.start()
+    until(lambda: len(control.hellos) > sessions, "a session with the new keys", show=lambda: agent.log)
+    assert control.hellos[-1].spool_id == control.hellos[0].spool_id
+
+
+def test_a_trust_bundle_does_not_roll_back_by_enrolling_again(control: ControlPlane, tmp_path: Path) -> None:
+    clock, root = SystemClock(), control.folder / "root.pub"
+    control.sequence = 2
+    Identity(tmp_path / "identity", clock, root).enroll(control.enrollment_endpoint, control.token)
+    control.sequence, control.enroll_answer = 1, None
+    with pytest.raises(IdentityError) as refused:
+        enroll_again(tmp_path, clock, root, control.enrollment_endpoint, control.token)
+    assert refused.value.reason == "BUNDLE_ROLLBACK"
+    assert Identity(tmp_path / "identity", clock, root).bundle().sequence == 2
 
 
 def test_an_agent_tells_its_own_lines_and_never_what_steps_write(

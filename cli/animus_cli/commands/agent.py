@@ -71,9 +71,8 @@ def join(
     def human() -> None:
         show.pairs([("agent", found.agent), ("token", found.token), ("until", show.moment(found.expire_time))])
         print("\non the node, with the token in a file of mode 0600:")
-        if replace:
-            print("  mv /var/lib/animus-agent/identity /var/lib/animus-agent/identity.old")
-        print("  animus-agent enroll HOST:PORT --token-file FILE")
+        again = " --replace   # while it does not run" if replace else ""
+        print(f"  animus-agent enroll HOST:PORT --token-file FILE{again}")
 
     answer(found, human)
 

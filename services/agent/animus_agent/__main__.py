@@ -9,8 +9,9 @@ import os
 import sys
 from pathlib import Path
 
+from animus_agent import files
 from animus_agent.errors import AgentError, SandboxUnavailable
-from animus_agent.identity import Identity
+from animus_agent.identity import Identity, enroll_again
 from animus_agent.settings import Settings
 from animus_kit import log, settings
 from animus_kit.clock import SystemClock
@@ -36,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(chosen: Settings, _: argparse.Namespace) -> int:
     """Works until SIGTERM."""
+    files.spare_memory()
     from animus_agent.loop import Agent
 
     async def live() -> None:
@@ -49,9 +51,15 @@ def run(chosen: Settings, _: argparse.Namespace) -> int:
 def enroll(chosen: Settings, arguments: argparse.Namespace) -> int:
     """Trades a join token for an identity; the same token may be given again after a lost answer."""
     token = arguments.token or Path(arguments.token_file).read_text()
-    identity = Identity(chosen.agent_state_dir / "identity", SystemClock(), chosen.agent_root_key)
     chosen.agent_state_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
-    about = identity.enroll(arguments.endpoint, token)
+    if arguments.replace:
+        with _only_one(chosen):
+            about = enroll_again(
+                chosen.agent_state_dir, SystemClock(), chosen.agent_root_key, arguments.endpoint, token
+            )
+    else:
+        identity = Identity(chosen.agent_state_dir / "identity", SystemClock(), chosen.agent_root_key)
+        about = identity.enroll(arguments.endpoint, token)
     print(f"joined as {about.agent}; dispatch at {about.dispatch_endpoint}")
     return 0
 
@@ -94,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     source = joining.add_mutually_exclusive_group(required=True)
     source.add_argument("--token", help="the join token; visible in the process list, so prefer --token-file")
     source.add_argument("--token-file", help="a file that holds the join token")
+    joining.add_argument("--replace", action="store_true", help="new keys for a node that has joined; it must not run")
     joining.set_defaults(act=enroll)
     commands.add_parser("purge", help=purge.__doc__).set_defaults(act=purge)
     examining = commands.add_parser("doctor", help=doctor.__doc__)

@@ -203,6 +203,26 @@ class Identity:
         write_atomic(self._directory / name, data, durable=True, mode=mode)
 
 
+def enroll_again(state: Path, clock: Clock, root_key: Path | None, endpoint: str, token: str) -> About:
+    """Gives a node that has joined new keys, by a token that replaces its identity. Raises IdentityError.
+
+    The new identity is made beside the one in force and takes its place when it is whole; the former stays as
+    `identity.old`. May be repeated after a lost answer or a crash, with the same token. The agent must not run.
+    """
+    home, made, old = (state / name for name in ("identity", "identity.new", "identity.old"))
+    current, fresh = Identity(home, clock, root_key), Identity(made, clock, root_key)
+    about = fresh.about() if fresh.enrolled else fresh.enroll(endpoint, token)
+    if current.enrolled:
+        known = current.bundle().sequence
+        if fresh.bundle().sequence < known:
+            raise IdentityError(f"trust bundle {fresh.bundle().sequence} is older than {known}", "BUNDLE_ROLLBACK")
+        remove_tree(old)
+        home.rename(old)
+    made.rename(home)
+    fsync_directory(state)
+    return about
+
+
 def read_public_key(path: Path) -> Ed25519PublicKey:
     """PEM, or 64 hex digits. Raises IdentityError."""
     data = path.read_bytes()
