@@ -47,6 +47,10 @@ class FakeCatalog(resolution_pb2_grpc.ResolutionServiceServicer):
     def __init__(self) -> None:
         self.salt = ""
         self.calls = 0
+        self.stored: dict[str, int] = {}
+
+    def GetStoredBytes(self, request: Any, _: Any) -> Any:
+        return resolution_pb2.GetStoredBytesResponse(stored_bytes=self.stored.get(request.project, 0))
 
     def ResolveBindings(self, request: Any, _: Any) -> Any:
         self.calls += 1

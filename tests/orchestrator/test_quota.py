@@ -277,6 +277,18 @@ def test_more_than_the_quota_could_ever_allow_is_refused_with_its_place(world, p
     assert ask.refused(world.runs.CreateRun, none).reason == "QUOTA_EXCEEDED"
 
 
+def test_a_project_that_stores_more_than_it_may_submits_nothing(world, project, ask):
+    limit(ask, world, project, stored_bytes=1000)
+    world.catalog.stored[project] = 999
+    assert quota_of(ask, world, project).usage.stored_bytes == 999
+    world.submit(project, single())
+    world.catalog.stored[project] = 1000
+    version = world.version(project, single()).name
+    request = run_pb2.CreateRunRequest(parent=project, pipeline_version=version, bindings=bindings(project))
+    error = ask.refused(world.runs.CreateRun, request)
+    assert error.reason == "QUOTA_EXCEEDED" and "stores 1000 bytes" in error.message
+
+
 def test_a_priority_above_normal_needs_its_own_permission_and_has_bounds(world, project, ask):
     version = world.version(project, single()).name
     world.access.denied.add(("alice", "orchestrator.runs.prioritize"))

@@ -29,6 +29,7 @@ from animus_catalog.blobs.janitor import Janitor
 from animus_catalog.blobs.receive import Receiver, Threads
 from animus_catalog.blobs.revocations import Revocations
 from animus_catalog.blobs.staging import Staging
+from animus_catalog.blobs.storage import StorageLimits
 from animus_catalog.blobs.store import BlobStore
 from animus_catalog.service.agent_blobs import AgentBlobService
 from animus_catalog.service.artifacts import ArtifactService
@@ -41,7 +42,7 @@ from animus_catalog.service.models import ModelService
 from animus_catalog.service.projects import Accessible, ProjectService
 from animus_catalog.service.resolution import ResolutionService
 from animus_catalog.settings import Settings
-from animus_catalog.tail import agents, attempts
+from animus_catalog.tail import agents, attempts, quotas
 from animus_catalog.tail.attempts import Attempts
 from animus_kit.channel import dial
 from animus_kit.clock import Clock, SystemClock
@@ -79,7 +80,7 @@ def build(it: Settings, clock: Clock) -> Process:
             engine,
             ingest_pb2_grpc.EventTailServiceStub(audit_stream),
             _apply(Attempts(staging.remove)),
-            attempts.TYPES + agents.TYPES,
+            attempts.TYPES + agents.TYPES + quotas.TYPES,
         ),
         denials,
     )
@@ -89,6 +90,8 @@ def _apply(ended: Attempts) -> Apply:
     def apply(conn: sa.Connection, event: Event) -> None:
         if event.type in agents.TYPES:
             agents.apply(conn, event)
+        elif event.type in quotas.TYPES:
+            quotas.apply(conn, event)
         else:
             ended.apply(conn, event)
 
@@ -108,7 +111,8 @@ def assemble(
     grants = Grants(TrustedKeys(it.trust_bundle, read_roots(it.root_key), it.trust_domain), clock)
     code = CodeService(engine, clock, contents, verifier)
     revocations = Revocations(engine, clock)
-    agent_blobs = AgentBlobService(engine, clock, blobs, contents, receiver, threads, grants, revocations)
+    limits = StorageLimits(engine, clock, threads)
+    agent_blobs = AgentBlobService(engine, clock, blobs, contents, receiver, threads, grants, revocations, limits)
     process = Process("catalog", it.metrics_listen, it.reflection)
     process.sync(
         it.listen,
@@ -131,7 +135,7 @@ def assemble(
         it.tls,
         door(permissions.STREAM_ROWS),
         lambda s: blob_pb2_grpc.add_BlobServiceServicer_to_server(
-            BlobService(engine, clock, blobs, receiver, threads), s
+            BlobService(engine, clock, blobs, receiver, threads, limits), s
         ),
         name="stream",
     )

@@ -59,6 +59,7 @@ SYNC_ROWS: Rows = {
     _V1 + "ModelService/ListModelVersions": _in("modelVersions.list", "parent"),
     _V1 + "ModelService/CreateModelVersion": _in("modelVersions.create", "parent"),
     _V1 + "ResolutionService/ResolveBindings": internal("orchestrator"),
+    _V1 + "ResolutionService/GetStoredBytes": internal("orchestrator"),
 }
 
 STREAM_ROWS: Rows = {
@@ -74,6 +75,7 @@ STREAM_ROWS: Rows = {
 AGENT_ROWS: Rows = {
     _V1 + "AgentBlobService/ReadBlob": from_agents(),
     _V1 + "AgentBlobService/WriteBlob": from_agents(),
+    _V1 + "AgentBlobService/WriteSmallBlobs": from_agents(),
     _V1 + "AgentBlobService/StatBlob": from_agents(),
     _V1 + "AgentBlobService/SealManifest": from_agents(),
 }

@@ -8,9 +8,11 @@ import grpc
 
 from animus.catalog.v1 import resolution_pb2, resolution_pb2_grpc
 from animus.policy.v1 import decision_pb2, decision_pb2_grpc
-from animus_kit.status import from_rpc_error
+from animus_kit.log import get_logger
+from animus_kit.status import RemoteError, from_rpc_error
 
 TIMEOUT_SECONDS = 10.0
+log = get_logger(__name__)
 
 
 class Catalog:
@@ -22,8 +24,12 @@ class Catalog:
         return _call(self._stub.ResolveBindings, request)
 
     def stored_bytes(self, project: str) -> int | None:
-        """What the project stores; None when the catalog does not answer."""
-        return None
+        """What the project (its full name) stores; None when the catalog does not answer."""
+        try:
+            return _call(self._stub.GetStoredBytes, resolution_pb2.GetStoredBytesRequest(project=project)).stored_bytes
+        except RemoteError as error:
+            log.warning("the catalog does not say what a project stores", project=project, error=error.reason)
+            return None
 
 
 class Policy:

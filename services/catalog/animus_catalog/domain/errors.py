@@ -29,6 +29,7 @@ AppError
 │   ├── BlobNotInProject         BLOB_NOT_IN_PROJECT
 │   ├── ArtifactNotCommitted     ARTIFACT_NOT_COMMITTED
 │   ├── ParentNotFound           PARENT_NOT_FOUND
+│   ├── StorageQuotaExceeded     STORAGE_QUOTA_EXCEEDED
 │   ├── UploadOffsetMismatch     UPLOAD_OFFSET_MISMATCH
 │   └── UploadIncomplete         UPLOAD_INCOMPLETE
 ├── OutOfRange
@@ -349,6 +350,18 @@ class CertificateSuperseded(PermissionDenied):
     """The node has enrolled again: whoever holds its former keys is out."""
 
     reason = "CERTIFICATE_SUPERSEDED"
+
+
+class StorageQuotaExceeded(FailedPrecondition):
+    """What the project stores and this together would be more than its quota."""
+
+    reason = "STORAGE_QUOTA_EXCEEDED"
+
+    def __init__(self, project: str, limit: int, stored: int, size: int):
+        super().__init__(
+            f"projects/{project} stores {stored} bytes and may store {limit}: {size} more are too many",
+            metadata={"limit": str(limit), "stored": str(stored), "size": str(size)},
+        )
 
 
 class OutsideGrant(PermissionDenied):

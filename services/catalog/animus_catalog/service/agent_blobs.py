@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from animus_catalog.blobs.contents import ContentReader
 from animus_catalog.blobs.grants import Grants
 from animus_catalog.blobs.receive import Receiver, Threads
 from animus_catalog.blobs.revocations import Revocations
+from animus_catalog.blobs.storage import StorageLimits
 from animus_catalog.blobs.store import BlobStore
 from animus_catalog.domain.blobs import Usage, may_read_from, require_room, scope_of
 from animus_catalog.domain.contents import Entry
@@ -34,6 +36,8 @@ from animus_kit.server.context import current
 from animus_kit.tls import Peer
 
 CHUNK = 512 * 1024
+SMALL_BYTES = 1 << 20
+"""Of all blobs of one WriteSmallBlobs, and of a manifest that it seals."""
 
 
 class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
@@ -47,6 +51,7 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
         threads: Threads,
         grants: Grants,
         revocations: Revocations,
+        limits: StorageLimits,
     ):
         self._engine = engine
         self._clock = clock
@@ -56,6 +61,7 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
         self._threads = threads
         self._grants = grants
         self._revocations = revocations
+        self._limits = limits
         # What attempts are writing right now: digest → the bytes of each call. Only the event loop touches it; a
         # replica counts its own.
         self._writing: dict[str, dict[str, list[int]]] = {}
@@ -87,16 +93,27 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
         def settle(conn: sa.Connection) -> None:
             self._stage(conn, grant, header.digest, header.size_bytes)
 
-        with self._reserved(grant, header.digest, header.size_bytes):
-            await self._receiver.receive(
-                scope_of(grant),
-                header.digest,
-                header.size_bytes,
-                header.offset_bytes,
-                self._while_let_in(peer, _pieces(first, requests)),
-                settle,
-            )
+        scope, size = scope_of(grant), header.size_bytes
+        pieces = self._while_let_in(peer, _pieces(first, requests))
+        async with self._limits.room(scope.project, size):
+            with self._reserved(grant, header.digest, size):
+                await self._receiver.receive(scope, header.digest, size, header.offset_bytes, pieces, settle)
         return pb.WriteBlobResponse(size_bytes=header.size_bytes)
+
+    async def WriteSmallBlobs(self, request: pb.WriteSmallBlobsRequest, context: Any) -> pb.WriteSmallBlobsResponse:
+        peer = current().peer
+        await self._let_in(peer)
+        if sum(len(one.data) for one in request.blobs) > SMALL_BYTES:
+            raise UploadHeaderInvalid("blobs", f"are more than {SMALL_BYTES} bytes together")
+        grant, missing = await self._threads.run(self._open_small, request, peer.name)
+        async with contextlib.AsyncExitStack() as reserved:
+            if missing:
+                room = self._limits.room(scope_of(grant).project, sum(map(len, missing.values())))
+                await reserved.enter_async_context(room)
+            for digest, data in missing.items():
+                reserved.enter_context(self._reserved(grant, digest, len(data)))
+            await asyncio.shield(self._threads.run(self._take_small, grant, missing, list(request.manifest_digests)))
+        return pb.WriteSmallBlobsResponse()
 
     async def StatBlob(self, request: pb.StatBlobRequest, context: Any) -> pb.StatBlobResponse:
         peer = current().peer
@@ -152,6 +169,49 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
                 require_room(grant, store.usage(conn, scope_of(grant), header.digest), header.size_bytes)
         return grant, there
 
+    def _open_small(self, request: pb.WriteSmallBlobsRequest, agent: str) -> tuple[Grant, dict[str, bytes]]:
+        """The grant, and those of the blobs that the attempt has not yet. Raises what a write may be refused for."""
+        grant = self._grants.open(request.grant, agent)
+        told = {one.digest: one.data for one in request.blobs}
+        with transaction(self._engine) as conn:
+            self._require_open(conn, grant)
+            known = self._at_hand(conn, grant, told)
+            missing = {digest: data for digest, data in told.items() if digest not in known}
+            used = store.usage(conn, scope_of(grant), "")
+        for data in missing.values():
+            require_room(grant, used, len(data))
+            used = Usage(used.blobs + 1, used.bytes + len(data))
+        return grant, missing
+
+    def _take_small(self, grant: Grant, blobs: dict[str, bytes], manifests: list[str]) -> None:
+        def settle(conn: sa.Connection) -> None:
+            scope, now = scope_of(grant), self._clock.now()
+            store.lock_attempt(conn, scope.attempt)
+            self._require_open(conn, grant)
+            known = store.sizes_staged(conn, scope, blobs)
+            used = store.usage(conn, scope, "")
+            for digest, data in blobs.items():
+                if digest not in known:
+                    require_room(grant, used, len(data))
+                    used = Usage(used.blobs + 1, used.bytes + len(data))
+                    store.stage(conn, scope, digest, len(data), now)
+            for digest in manifests:
+                self._seal_within(conn, grant, digest)
+
+        self._receiver.take(scope_of(grant), blobs, settle)
+
+    def _seal_within(self, conn: sa.Connection, grant: Grant, digest: str) -> None:
+        """Seals a manifest that is small enough to be read within a transaction. The attempt is locked and open."""
+        size = self._at_hand(conn, grant, [digest]).get(digest)
+        if size is None:
+            raise ManifestInvalid(digest, "it was not written under this grant", "manifest_digests")
+        if size > SMALL_BYTES:
+            raise ManifestInvalid(digest, "is too large for this call", "manifest_digests")
+        contents = self._contents.checked(
+            digest, size, manifest.ARTIFACT, lambda digests: self._at_hand(conn, grant, digests), _missing_in(digest)
+        )
+        containers.add(conn, scope_of(grant).project, contents)
+
     def _stage(self, conn: sa.Connection, grant: Grant, digest: str, size: int) -> None:
         scope = scope_of(grant)
         store.lock_attempt(conn, scope.attempt)
@@ -192,13 +252,10 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
             with transaction(self._engine) as conn:
                 return self._at_hand(conn, grant, digests)
 
-        def missing(entry: Entry) -> ManifestInvalid:
-            return ManifestInvalid(request.digest, f"{entry.path} was not written under this grant", "digest")
-
         size = sizes([request.digest]).get(request.digest)
         if size is None:
             raise ManifestInvalid(request.digest, "it was not written under this grant", "digest")
-        contents = self._contents.checked(request.digest, size, manifest.ARTIFACT, sizes, missing)
+        contents = self._contents.checked(request.digest, size, manifest.ARTIFACT, sizes, _missing_in(request.digest))
         with transaction(self._engine) as conn:
             store.lock_attempt(conn, grant.attempt)
             self._require_open(conn, grant)
@@ -226,6 +283,10 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
                 del writing[digest]
             if not writing:
                 del self._writing[grant.attempt]
+
+
+def _missing_in(digest: str) -> Callable[[Entry], ManifestInvalid]:
+    return lambda entry: ManifestInvalid(digest, f"{entry.path} was not written under this grant", "digest")
 
 
 def _header(first: pb.WriteBlobRequest | None) -> pb.WriteBlobRequest:

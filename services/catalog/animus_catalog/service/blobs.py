@@ -12,6 +12,7 @@ from google.api.httpbody_pb2 import HttpBody
 from animus.catalog.v1 import blob_pb2 as pb
 from animus.catalog.v1 import blob_pb2_grpc
 from animus_catalog.blobs.receive import Receiver, Threads
+from animus_catalog.blobs.storage import StorageLimits
 from animus_catalog.blobs.store import READ_CHUNK, BlobStore
 from animus_catalog.domain.blobs import Scope
 from animus_catalog.domain.contents import Entry
@@ -35,12 +36,21 @@ _OCTETS = "application/octet-stream"
 
 
 class BlobService(blob_pb2_grpc.BlobServiceServicer):
-    def __init__(self, engine: sa.Engine, clock: Clock, blobs: BlobStore, receiver: Receiver, threads: Threads):
+    def __init__(
+        self,
+        engine: sa.Engine,
+        clock: Clock,
+        blobs: BlobStore,
+        receiver: Receiver,
+        threads: Threads,
+        limits: StorageLimits,
+    ):
         self._engine = engine
         self._clock = clock
         self._blobs = blobs
         self._receiver = receiver
         self._threads = threads
+        self._limits = limits
 
     async def UploadBlob(self, requests: AsyncIterator[pb.UploadBlobRequest], context: Any) -> pb.Blob:
         first = await anext(requests, None)
@@ -54,9 +64,10 @@ class BlobService(blob_pb2_grpc.BlobServiceServicer):
             projects.writable(conn, project)
             store.own(conn, project, header.digest, header.size_bytes, self._clock.now())
 
-        await self._receiver.receive(
-            Scope(project), header.digest, header.size_bytes, header.offset_bytes, _pieces(first, requests), settle
-        )
+        async with self._limits.room(project, header.size_bytes):
+            await self._receiver.receive(
+                Scope(project), header.digest, header.size_bytes, header.offset_bytes, _pieces(first, requests), settle
+            )
         return pb.Blob(digest=header.digest, size_bytes=header.size_bytes)
 
     async def GetUpload(self, request: pb.GetUploadRequest, context: Any) -> pb.Upload:

@@ -13,7 +13,7 @@ from animus_catalog.blobs.contents import ContentReader
 from animus_catalog.domain.errors import BlobNotInProject, ImageIndexDigest, ImageInvalid, ResourceNotFound
 from animus_catalog.domain.projects import ProjectState
 from animus_catalog.service.convert import CODE_SNAPSHOT, DATASET_VERSION, EXPERIMENT, PROJECT, ids
-from animus_catalog.store import code, datasets, entries, environments, projects
+from animus_catalog.store import code, datasets, entries, environments, projects, storage
 from animus_kit import names
 from animus_kit.db.engine import transaction
 from animus_kit.names import InvalidName
@@ -50,6 +50,11 @@ class ResolutionService(resolution_pb2_grpc.ResolutionServiceServicer):
             # Reads a blob, so outside of the transaction.
             answer.unresolved.append(self._why_unlocked(project, digest))
         return answer
+
+    def GetStoredBytes(self, request: pb.GetStoredBytesRequest, context: Any) -> pb.GetStoredBytesResponse:
+        (project,) = ids(PROJECT, request.project)
+        with transaction(self._engine) as conn:
+            return pb.GetStoredBytesResponse(stored_bytes=storage.stored(conn, project))
 
     def _datasets(self, conn: sa.Connection, project: str, wanted: Iterable[str], answer: Any) -> None:
         keys = _keys(project, wanted, DATASET_VERSION, "DATASET_VERSION_NOT_FOUND", answer)

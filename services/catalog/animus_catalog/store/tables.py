@@ -165,6 +165,9 @@ model_versions = Table(
 # Which digests a project owns. The bytes lie once in the store, whoever owns them.
 project_blobs = Table("project_blobs", metadata, _id("project"), _id("digest"), _int("size"), _time("create_time"))
 
+# What projects may store, as the log says; a row without a limit is like none. revision: of the quota that says so.
+storage_quotas = Table("storage_quotas", metadata, _id("project"), Column("stored_bytes", BigInteger), _int("revision"))
+
 # What attempts wrote and have not committed yet.
 staged_blobs = Table(
     "staged_blobs",

@@ -48,8 +48,6 @@ class Planned:
     document: bytes
     digest: str
     snapshot: decision_pb2.PolicySnapshot
-    stored_bytes: int | None = None
-    """What the project stores, as the catalog says; None when it did not say."""
 
 
 def make(project: str, version: PipelineVersion, bindings: Bindings, catalog: Catalog, policy: Policy) -> Planned:

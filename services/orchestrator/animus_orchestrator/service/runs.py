@@ -72,7 +72,7 @@ class RunService(pb_grpc.RunServiceServicer):
         try:
             bindings, planned = self._plan(request)
             needs = planning.needs(request.parent.removeprefix("projects/"), planned.plan, where)
-            if over := self._check_room(request.parent, where, needs, planned):
+            if over := self._check_room(request.parent, where, needs):
                 raise NotPlannable(over)
         except NotPlannable as error:
             return pb.PlanRunResponse(problems=problems(error.problems))
@@ -114,7 +114,7 @@ class RunService(pb_grpc.RunServiceServicer):
                 violations=[FieldViolation(p.path, p.reason, p.message) for p in error.problems],
             ) from None
         needs = planning.needs(request.parent.removeprefix("projects/"), planned.plan, where)
-        if over := self._check_room(request.parent, where, needs, planned):
+        if over := self._check_room(request.parent, where, needs):
             told = [FieldViolation(p.path, p.reason, p.message) for p in over]
             quota = all(p.reason == "QUOTA_EXCEEDED" for p in over)
             refused = errors.QuotaExceeded if quota else errors.RunNotPlannable
@@ -160,16 +160,15 @@ class RunService(pb_grpc.RunServiceServicer):
             self._access.check(context.current(), permissions.PRIORITIZE, request.parent)
         return planning.Where(told.pool or pools.DEFAULT, dict(told.node_labels), told.priority)
 
-    def _check_room(
-        self, project: str, where: planning.Where, needs: Mapping[str, Need], planned: planning.Planned
-    ) -> list[Problem]:
+    def _check_room(self, project: str, where: planning.Where, needs: Mapping[str, Need]) -> list[Problem]:
         """What no waiting would cure: a pool that is not for it, and more than its quota."""
         project_id = project.removeprefix("projects/")
         with transaction(self._engine) as conn:
             pool = pools.get(conn, where.pool)
             limits = quotas.get(conn, project_id).limits
-        found = planning.pool_problems(project_id, where, pool)
-        return found + planning.quota_problems(limits, needs, planned.stored_bytes)
+        # Only where it is bounded: what a project stores is a sum over its blobs.
+        stored = self._catalog.stored_bytes(project) if limits.stored_bytes is not None else None
+        return planning.pool_problems(project_id, where, pool) + planning.quota_problems(limits, needs, stored)
 
     def _run_id(self, ctx: context.CallContext, request: pb.CreateRunRequest) -> str:
         """The same for every try of one request, so that policy decides about one resource."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"animus/catalog/v1/agent_blob.proto\x12\x11\x61nimus.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\"\xb2\x01\n\x0fReadBlobRequest\x12\x1a\n\x05grant\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x10\x12\x36\n\x10\x63ontainer_digest\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\x12,\n\x06\x64igest\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\x12\x1d\n\x0coffset_bytes\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\" \n\x10ReadBlobResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\xb2\x01\n\x10WriteBlobRequest\x12\x18\n\x05grant\x18\x01 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x10\x12/\n\x06\x64igest\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x17\x32\x15^sha256:[0-9a-f]{64}$\xd8\x01\x01\x12\x1b\n\nsize_bytes\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1d\n\x0coffset_bytes\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x17\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@\"\'\n\x11WriteBlobResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\"[\n\x0fStatBlobRequest\x12\x1a\n\x05grant\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x10\x12,\n\x06\x64igest\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\":\n\x10StatBlobResponse\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\"_\n\x13SealManifestRequest\x12\x1a\n\x05grant\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x10\x12,\n\x06\x64igest\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\">\n\x14SealManifestResponse\x12\x12\n\nfile_count\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x32\xf9\x02\n\x10\x41gentBlobService\x12U\n\x08ReadBlob\x12\".animus.catalog.v1.ReadBlobRequest\x1a#.animus.catalog.v1.ReadBlobResponse0\x01\x12X\n\tWriteBlob\x12#.animus.catalog.v1.WriteBlobRequest\x1a$.animus.catalog.v1.WriteBlobResponse(\x01\x12S\n\x08StatBlob\x12\".animus.catalog.v1.StatBlobRequest\x1a#.animus.catalog.v1.StatBlobResponse\x12_\n\x0cSealManifest\x12&.animus.catalog.v1.SealManifestRequest\x1a\'.animus.catalog.v1.SealManifestResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"animus/catalog/v1/agent_blob.proto\x12\x11\x61nimus.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\"\xb2\x01\n\x0fReadBlobRequest\x12\x1a\n\x05grant\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x10\x12\x36\n\x10\x63ontainer_digest\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\x12,\n\x06\x64igest\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\x12\x1d\n\x0coffset_bytes\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\" \n\x10ReadBlobResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\xb2\x01\n\x10WriteBlobRequest\x12\x18\n\x05grant\x18\x01 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x10\x12/\n\x06\x64igest\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x17\x32\x15^sha256:[0-9a-f]{64}$\xd8\x01\x01\x12\x1b\n\nsize_bytes\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1d\n\x0coffset_bytes\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x17\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@\"\'\n\x11WriteBlobResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\"\xac\x01\n\x16WriteSmallBlobsRequest\x12\x1a\n\x05grant\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x10\x12\x35\n\x05\x62lobs\x18\x02 \x03(\x0b\x32\x1c.animus.catalog.v1.SmallBlobB\x08\xbaH\x05\x92\x01\x02\x10@\x12?\n\x10manifest_digests\x18\x03 \x03(\tB%\xbaH\"\x92\x01\x1f\x10@\x18\x01\"\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\"R\n\tSmallBlob\x12,\n\x06\x64igest\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\x12\x17\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@\"\x19\n\x17WriteSmallBlobsResponse\"[\n\x0fStatBlobRequest\x12\x1a\n\x05grant\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x10\x12,\n\x06\x64igest\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\":\n\x10StatBlobResponse\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\"_\n\x13SealManifestRequest\x12\x1a\n\x05grant\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x10\x12,\n\x06\x64igest\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\">\n\x14SealManifestResponse\x12\x12\n\nfile_count\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x32\xe3\x03\n\x10\x41gentBlobService\x12U\n\x08ReadBlob\x12\".animus.catalog.v1.ReadBlobRequest\x1a#.animus.catalog.v1.ReadBlobResponse0\x01\x12X\n\tWriteBlob\x12#.animus.catalog.v1.WriteBlobRequest\x1a$.animus.catalog.v1.WriteBlobResponse(\x01\x12h\n\x0fWriteSmallBlobs\x12).animus.catalog.v1.WriteSmallBlobsRequest\x1a*.animus.catalog.v1.WriteSmallBlobsResponse\x12S\n\x08StatBlob\x12\".animus.catalog.v1.StatBlobRequest\x1a#.animus.catalog.v1.StatBlobResponse\x12_\n\x0cSealManifest\x12&.animus.catalog.v1.SealManifestRequest\x1a\'.animus.catalog.v1.SealManifestResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +50,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WRITEBLOBREQUEST'].fields_by_name['offset_bytes']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_WRITEBLOBREQUEST'].fields_by_name['data']._loaded_options = None
   _globals['_WRITEBLOBREQUEST'].fields_by_name['data']._serialized_options = b'\272H\006z\004\030\200\200@'
+  _globals['_WRITESMALLBLOBSREQUEST'].fields_by_name['grant']._loaded_options = None
+  _globals['_WRITESMALLBLOBSREQUEST'].fields_by_name['grant']._serialized_options = b'\272H\010z\006\020\001\030\200\200\020'
+  _globals['_WRITESMALLBLOBSREQUEST'].fields_by_name['blobs']._loaded_options = None
+  _globals['_WRITESMALLBLOBSREQUEST'].fields_by_name['blobs']._serialized_options = b'\272H\005\222\001\002\020@'
+  _globals['_WRITESMALLBLOBSREQUEST'].fields_by_name['manifest_digests']._loaded_options = None
+  _globals['_WRITESMALLBLOBSREQUEST'].fields_by_name['manifest_digests']._serialized_options = b'\272H\"\222\001\037\020@\030\001\"\031r\0272\025^sha256:[0-9a-f]{64}$'
+  _globals['_SMALLBLOB'].fields_by_name['digest']._loaded_options = None
+  _globals['_SMALLBLOB'].fields_by_name['digest']._serialized_options = b'\272H\031r\0272\025^sha256:[0-9a-f]{64}$'
+  _globals['_SMALLBLOB'].fields_by_name['data']._loaded_options = None
+  _globals['_SMALLBLOB'].fields_by_name['data']._serialized_options = b'\272H\006z\004\030\200\200@'
   _globals['_STATBLOBREQUEST'].fields_by_name['grant']._loaded_options = None
   _globals['_STATBLOBREQUEST'].fields_by_name['grant']._serialized_options = b'\272H\010z\006\020\001\030\200\200\020'
   _globals['_STATBLOBREQUEST'].fields_by_name['digest']._loaded_options = None
@@ -66,14 +76,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WRITEBLOBREQUEST']._serialized_end=480
   _globals['_WRITEBLOBRESPONSE']._serialized_start=482
   _globals['_WRITEBLOBRESPONSE']._serialized_end=521
-  _globals['_STATBLOBREQUEST']._serialized_start=523
-  _globals['_STATBLOBREQUEST']._serialized_end=614
-  _globals['_STATBLOBRESPONSE']._serialized_start=616
-  _globals['_STATBLOBRESPONSE']._serialized_end=674
-  _globals['_SEALMANIFESTREQUEST']._serialized_start=676
-  _globals['_SEALMANIFESTREQUEST']._serialized_end=771
-  _globals['_SEALMANIFESTRESPONSE']._serialized_start=773
-  _globals['_SEALMANIFESTRESPONSE']._serialized_end=835
-  _globals['_AGENTBLOBSERVICE']._serialized_start=838
-  _globals['_AGENTBLOBSERVICE']._serialized_end=1215
+  _globals['_WRITESMALLBLOBSREQUEST']._serialized_start=524
+  _globals['_WRITESMALLBLOBSREQUEST']._serialized_end=696
+  _globals['_SMALLBLOB']._serialized_start=698
+  _globals['_SMALLBLOB']._serialized_end=780
+  _globals['_WRITESMALLBLOBSRESPONSE']._serialized_start=782
+  _globals['_WRITESMALLBLOBSRESPONSE']._serialized_end=807
+  _globals['_STATBLOBREQUEST']._serialized_start=809
+  _globals['_STATBLOBREQUEST']._serialized_end=900
+  _globals['_STATBLOBRESPONSE']._serialized_start=902
+  _globals['_STATBLOBRESPONSE']._serialized_end=960
+  _globals['_SEALMANIFESTREQUEST']._serialized_start=962
+  _globals['_SEALMANIFESTREQUEST']._serialized_end=1057
+  _globals['_SEALMANIFESTRESPONSE']._serialized_start=1059
+  _globals['_SEALMANIFESTRESPONSE']._serialized_end=1121
+  _globals['_AGENTBLOBSERVICE']._serialized_start=1124
+  _globals['_AGENTBLOBSERVICE']._serialized_end=1607
 # @@protoc_insertion_point(module_scope)

@@ -1,7 +1,9 @@
 from buf.validate import validate_pb2 as _validate_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from typing import ClassVar as _ClassVar, Optional as _Optional
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -42,6 +44,28 @@ class WriteBlobResponse(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     size_bytes: int
     def __init__(self, size_bytes: _Optional[int] = ...) -> None: ...
+
+class WriteSmallBlobsRequest(_message.Message):
+    __slots__ = ("grant", "blobs", "manifest_digests")
+    GRANT_FIELD_NUMBER: _ClassVar[int]
+    BLOBS_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    grant: bytes
+    blobs: _containers.RepeatedCompositeFieldContainer[SmallBlob]
+    manifest_digests: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, grant: _Optional[bytes] = ..., blobs: _Optional[_Iterable[_Union[SmallBlob, _Mapping]]] = ..., manifest_digests: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SmallBlob(_message.Message):
+    __slots__ = ("digest", "data")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    data: bytes
+    def __init__(self, digest: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class WriteSmallBlobsResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class StatBlobRequest(_message.Message):
     __slots__ = ("grant", "digest")

@@ -48,6 +48,11 @@ class AgentBlobServiceStub:
                 request_serializer=animus_dot_catalog_dot_v1_dot_agent__blob__pb2.WriteBlobRequest.SerializeToString,
                 response_deserializer=animus_dot_catalog_dot_v1_dot_agent__blob__pb2.WriteBlobResponse.FromString,
                 _registered_method=True)
+        self.WriteSmallBlobs = channel.unary_unary(
+                '/animus.catalog.v1.AgentBlobService/WriteSmallBlobs',
+                request_serializer=animus_dot_catalog_dot_v1_dot_agent__blob__pb2.WriteSmallBlobsRequest.SerializeToString,
+                response_deserializer=animus_dot_catalog_dot_v1_dot_agent__blob__pb2.WriteSmallBlobsResponse.FromString,
+                _registered_method=True)
         self.StatBlob = channel.unary_unary(
                 '/animus.catalog.v1.AgentBlobService/StatBlob',
                 request_serializer=animus_dot_catalog_dot_v1_dot_agent__blob__pb2.StatBlobRequest.SerializeToString,
@@ -82,6 +87,15 @@ class AgentBlobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WriteSmallBlobs(self, request, context):
+        """Writes small blobs whole and seals those among them, or written before, that are manifests of outputs: what most steps
+        leave behind, with one answer and one transaction. All of it or nothing; repeating it is harmless. Refused as
+        WriteBlob and SealManifest refuse, and INVALID_ARGUMENT / DIGEST_MISMATCH for bytes that have another digest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StatBlob(self, request, context):
         """Tells how much of an interrupted write is kept, and whether the blob is complete for this grant.
         """
@@ -109,6 +123,11 @@ def add_AgentBlobServiceServicer_to_server(servicer, server):
                     servicer.WriteBlob,
                     request_deserializer=animus_dot_catalog_dot_v1_dot_agent__blob__pb2.WriteBlobRequest.FromString,
                     response_serializer=animus_dot_catalog_dot_v1_dot_agent__blob__pb2.WriteBlobResponse.SerializeToString,
+            ),
+            'WriteSmallBlobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteSmallBlobs,
+                    request_deserializer=animus_dot_catalog_dot_v1_dot_agent__blob__pb2.WriteSmallBlobsRequest.FromString,
+                    response_serializer=animus_dot_catalog_dot_v1_dot_agent__blob__pb2.WriteSmallBlobsResponse.SerializeToString,
             ),
             'StatBlob': grpc.unary_unary_rpc_method_handler(
                     servicer.StatBlob,
@@ -179,6 +198,33 @@ class AgentBlobService:
             '/animus.catalog.v1.AgentBlobService/WriteBlob',
             animus_dot_catalog_dot_v1_dot_agent__blob__pb2.WriteBlobRequest.SerializeToString,
             animus_dot_catalog_dot_v1_dot_agent__blob__pb2.WriteBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteSmallBlobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/animus.catalog.v1.AgentBlobService/WriteSmallBlobs',
+            animus_dot_catalog_dot_v1_dot_agent__blob__pb2.WriteSmallBlobsRequest.SerializeToString,
+            animus_dot_catalog_dot_v1_dot_agent__blob__pb2.WriteSmallBlobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

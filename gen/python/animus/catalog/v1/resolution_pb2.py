@@ -25,13 +25,15 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"animus/catalog/v1/resolution.proto\x12\x11\x61nimus.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\"\xdf\x01\n\x16ResolveBindingsRequest\x12G\n\x07project\x18\x01 \x01(\tB6\xbaH3r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12#\n\x10\x64\x61taset_versions\x18\x02 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0e\x63ode_snapshots\x18\x03 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12 \n\rimage_digests\x18\x04 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x12\n\nexperiment\x18\x05 \x01(\t\"\xd3\x04\n\x17ResolveBindingsResponse\x12U\n\x10\x64\x61taset_versions\x18\x01 \x03(\x0b\x32;.animus.catalog.v1.ResolveBindingsResponse.ResolvedManifest\x12S\n\x0e\x63ode_snapshots\x18\x02 \x03(\x0b\x32;.animus.catalog.v1.ResolveBindingsResponse.ResolvedManifest\x12H\n\x06images\x18\x03 \x03(\x0b\x32\x38.animus.catalog.v1.ResolveBindingsResponse.ResolvedImage\x12I\n\nunresolved\x18\x04 \x03(\x0b\x32\x35.animus.catalog.v1.ResolveBindingsResponse.Unresolved\x1aM\n\x10ResolvedManifest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x1a\x66\n\rResolvedImage\x12\x14\n\x0cimage_digest\x18\x01 \x01(\t\x12\x18\n\x10\x65nvironment_lock\x18\x02 \x01(\t\x12\x13\n\x0block_digest\x18\x03 \x01(\t\x12\x10\n\x08platform\x18\x04 \x01(\t\x1a@\n\nUnresolved\x12\x11\n\treference\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t2}\n\x11ResolutionService\x12h\n\x0fResolveBindings\x12).animus.catalog.v1.ResolveBindingsRequest\x1a*.animus.catalog.v1.ResolveBindingsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"animus/catalog/v1/resolution.proto\x12\x11\x61nimus.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\"`\n\x15GetStoredBytesRequest\x12G\n\x07project\x18\x01 \x01(\tB6\xbaH3r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\".\n\x16GetStoredBytesResponse\x12\x14\n\x0cstored_bytes\x18\x01 \x01(\x03\"\xdf\x01\n\x16ResolveBindingsRequest\x12G\n\x07project\x18\x01 \x01(\tB6\xbaH3r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12#\n\x10\x64\x61taset_versions\x18\x02 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0e\x63ode_snapshots\x18\x03 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12 \n\rimage_digests\x18\x04 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x12\n\nexperiment\x18\x05 \x01(\t\"\xd3\x04\n\x17ResolveBindingsResponse\x12U\n\x10\x64\x61taset_versions\x18\x01 \x03(\x0b\x32;.animus.catalog.v1.ResolveBindingsResponse.ResolvedManifest\x12S\n\x0e\x63ode_snapshots\x18\x02 \x03(\x0b\x32;.animus.catalog.v1.ResolveBindingsResponse.ResolvedManifest\x12H\n\x06images\x18\x03 \x03(\x0b\x32\x38.animus.catalog.v1.ResolveBindingsResponse.ResolvedImage\x12I\n\nunresolved\x18\x04 \x03(\x0b\x32\x35.animus.catalog.v1.ResolveBindingsResponse.Unresolved\x1aM\n\x10ResolvedManifest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x1a\x66\n\rResolvedImage\x12\x14\n\x0cimage_digest\x18\x01 \x01(\t\x12\x18\n\x10\x65nvironment_lock\x18\x02 \x01(\t\x12\x13\n\x0block_digest\x18\x03 \x01(\t\x12\x10\n\x08platform\x18\x04 \x01(\t\x1a@\n\nUnresolved\x12\x11\n\treference\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t2\xe4\x01\n\x11ResolutionService\x12h\n\x0fResolveBindings\x12).animus.catalog.v1.ResolveBindingsRequest\x1a*.animus.catalog.v1.ResolveBindingsResponse\x12\x65\n\x0eGetStoredBytes\x12(.animus.catalog.v1.GetStoredBytesRequest\x1a).animus.catalog.v1.GetStoredBytesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'animus.catalog.v1.resolution_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_GETSTOREDBYTESREQUEST'].fields_by_name['project']._loaded_options = None
+  _globals['_GETSTOREDBYTESREQUEST'].fields_by_name['project']._serialized_options = b'\272H3r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$'
   _globals['_RESOLVEBINDINGSREQUEST'].fields_by_name['project']._loaded_options = None
   _globals['_RESOLVEBINDINGSREQUEST'].fields_by_name['project']._serialized_options = b'\272H3r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$'
   _globals['_RESOLVEBINDINGSREQUEST'].fields_by_name['dataset_versions']._loaded_options = None
@@ -40,16 +42,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESOLVEBINDINGSREQUEST'].fields_by_name['code_snapshots']._serialized_options = b'\272H\006\222\001\003\020\350\007'
   _globals['_RESOLVEBINDINGSREQUEST'].fields_by_name['image_digests']._loaded_options = None
   _globals['_RESOLVEBINDINGSREQUEST'].fields_by_name['image_digests']._serialized_options = b'\272H\006\222\001\003\020\350\007'
-  _globals['_RESOLVEBINDINGSREQUEST']._serialized_start=87
-  _globals['_RESOLVEBINDINGSREQUEST']._serialized_end=310
-  _globals['_RESOLVEBINDINGSRESPONSE']._serialized_start=313
-  _globals['_RESOLVEBINDINGSRESPONSE']._serialized_end=908
-  _globals['_RESOLVEBINDINGSRESPONSE_RESOLVEDMANIFEST']._serialized_start=661
-  _globals['_RESOLVEBINDINGSRESPONSE_RESOLVEDMANIFEST']._serialized_end=738
-  _globals['_RESOLVEBINDINGSRESPONSE_RESOLVEDIMAGE']._serialized_start=740
-  _globals['_RESOLVEBINDINGSRESPONSE_RESOLVEDIMAGE']._serialized_end=842
-  _globals['_RESOLVEBINDINGSRESPONSE_UNRESOLVED']._serialized_start=844
-  _globals['_RESOLVEBINDINGSRESPONSE_UNRESOLVED']._serialized_end=908
-  _globals['_RESOLUTIONSERVICE']._serialized_start=910
-  _globals['_RESOLUTIONSERVICE']._serialized_end=1035
+  _globals['_GETSTOREDBYTESREQUEST']._serialized_start=86
+  _globals['_GETSTOREDBYTESREQUEST']._serialized_end=182
+  _globals['_GETSTOREDBYTESRESPONSE']._serialized_start=184
+  _globals['_GETSTOREDBYTESRESPONSE']._serialized_end=230
+  _globals['_RESOLVEBINDINGSREQUEST']._serialized_start=233
+  _globals['_RESOLVEBINDINGSREQUEST']._serialized_end=456
+  _globals['_RESOLVEBINDINGSRESPONSE']._serialized_start=459
+  _globals['_RESOLVEBINDINGSRESPONSE']._serialized_end=1054
+  _globals['_RESOLVEBINDINGSRESPONSE_RESOLVEDMANIFEST']._serialized_start=807
+  _globals['_RESOLVEBINDINGSRESPONSE_RESOLVEDMANIFEST']._serialized_end=884
+  _globals['_RESOLVEBINDINGSRESPONSE_RESOLVEDIMAGE']._serialized_start=886
+  _globals['_RESOLVEBINDINGSRESPONSE_RESOLVEDIMAGE']._serialized_end=988
+  _globals['_RESOLVEBINDINGSRESPONSE_UNRESOLVED']._serialized_start=990
+  _globals['_RESOLVEBINDINGSRESPONSE_UNRESOLVED']._serialized_end=1054
+  _globals['_RESOLUTIONSERVICE']._serialized_start=1057
+  _globals['_RESOLUTIONSERVICE']._serialized_end=1285
 # @@protoc_insertion_point(module_scope)

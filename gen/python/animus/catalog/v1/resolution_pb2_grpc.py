@@ -40,6 +40,11 @@ class ResolutionServiceStub:
                 request_serializer=animus_dot_catalog_dot_v1_dot_resolution__pb2.ResolveBindingsRequest.SerializeToString,
                 response_deserializer=animus_dot_catalog_dot_v1_dot_resolution__pb2.ResolveBindingsResponse.FromString,
                 _registered_method=True)
+        self.GetStoredBytes = channel.unary_unary(
+                '/animus.catalog.v1.ResolutionService/GetStoredBytes',
+                request_serializer=animus_dot_catalog_dot_v1_dot_resolution__pb2.GetStoredBytesRequest.SerializeToString,
+                response_deserializer=animus_dot_catalog_dot_v1_dot_resolution__pb2.GetStoredBytesResponse.FromString,
+                _registered_method=True)
 
 
 class ResolutionServiceServicer:
@@ -54,6 +59,13 @@ class ResolutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStoredBytes(self, request, context):
+        """What a project stores: the blobs that it owns and that its attempts have staged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ResolutionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +73,11 @@ def add_ResolutionServiceServicer_to_server(servicer, server):
                     servicer.ResolveBindings,
                     request_deserializer=animus_dot_catalog_dot_v1_dot_resolution__pb2.ResolveBindingsRequest.FromString,
                     response_serializer=animus_dot_catalog_dot_v1_dot_resolution__pb2.ResolveBindingsResponse.SerializeToString,
+            ),
+            'GetStoredBytes': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStoredBytes,
+                    request_deserializer=animus_dot_catalog_dot_v1_dot_resolution__pb2.GetStoredBytesRequest.FromString,
+                    response_serializer=animus_dot_catalog_dot_v1_dot_resolution__pb2.GetStoredBytesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +108,33 @@ class ResolutionService:
             '/animus.catalog.v1.ResolutionService/ResolveBindings',
             animus_dot_catalog_dot_v1_dot_resolution__pb2.ResolveBindingsRequest.SerializeToString,
             animus_dot_catalog_dot_v1_dot_resolution__pb2.ResolveBindingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStoredBytes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/animus.catalog.v1.ResolutionService/GetStoredBytes',
+            animus_dot_catalog_dot_v1_dot_resolution__pb2.GetStoredBytesRequest.SerializeToString,
+            animus_dot_catalog_dot_v1_dot_resolution__pb2.GetStoredBytesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -194,6 +194,15 @@ def _blobs() -> None:
             PRIMARY KEY (project, attempt, digest)
         )""")
     op.execute("CREATE INDEX staged_blobs_digest ON staged_blobs (project, digest)")
+    # What a project stores is summed without reading the table itself.
+    op.execute("CREATE INDEX project_blobs_size ON project_blobs (project) INCLUDE (size)")
+    op.execute("CREATE INDEX staged_blobs_size ON staged_blobs (project) INCLUDE (size)")
+    op.execute("""
+        CREATE TABLE storage_quotas (
+            project text COLLATE "C" PRIMARY KEY,
+            stored_bytes bigint,
+            revision bigint NOT NULL
+        )""")
     op.execute("""
         CREATE TABLE ended_attempts (
             attempt text COLLATE "C" PRIMARY KEY,
@@ -242,6 +251,7 @@ def _blobs() -> None:
     op.execute("CREATE INDEX container_entries_digest ON container_entries (container, digest)")
     grant(op, "SELECT, INSERT", "project_blobs", "ended_attempts", "refused_agents")
     grant(op, "SELECT, INSERT, UPDATE, DELETE", "uploads")
+    grant(op, "SELECT, INSERT, UPDATE", "storage_quotas")
     grant(op, "SELECT, INSERT, DELETE", "staged_blobs", "containers", "container_entries")
 
 

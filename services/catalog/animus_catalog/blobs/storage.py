@@ -1,0 +1,87 @@
+"""Holds uploads against what their project may store."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from animus_catalog.blobs.receive import Threads
+from animus_catalog.domain.errors import StorageQuotaExceeded
+from animus_catalog.store import storage as store
+from animus_kit.clock import Clock
+from animus_kit.db.engine import transaction
+
+KEPT_SECONDS = 5.0
+"""How long a sum is gone on with. What this process lets in is added to it; replicas do not know of each other's."""
+
+
+@dataclass
+class _Project:
+    """What is known of a project with a limit: stored, and on its way."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stored: int = 0
+    under_way: int = 0
+    until: float = 0.0
+
+    def end(self, size: int, kept: int) -> None:
+        """An upload of `size` bytes is over, and `kept` of them were stored."""
+        with self.lock:
+            self.under_way -= size
+            self.stored += kept
+
+
+class StorageLimits:
+    """Costs a project without a limit one look-up by key."""
+
+    def __init__(self, engine: sa.Engine, clock: Clock, threads: Threads):
+        self._engine = engine
+        self._clock = clock
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._projects: dict[str, _Project] = {}
+
+    @asynccontextmanager
+    async def room(self, project: str, size: int) -> AsyncIterator[None]:
+        """Enter it before the first byte of an upload is taken in. Raises: StorageQuotaExceeded."""
+        taking = asyncio.ensure_future(self._threads.run(self._take, project, size))
+        try:
+            known = await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.add_done_callback(lambda done: _give_back(done, size))
+            raise
+        kept = 0
+        try:
+            yield
+            kept = size
+        finally:
+            if known is not None:
+                known.end(size, kept)
+
+    def _take(self, project: str, size: int) -> _Project | None:
+        with transaction(self._engine) as conn:
+            limit = store.limit(conn, project)
+        if limit is None:
+            return None
+        with self._lock:
+            known = self._projects.setdefault(project, _Project())
+        with known.lock:
+            now = self._clock.monotonic()
+            if now >= known.until or known.stored + known.under_way + size > limit:
+                # Also before it is refused: what an attempt gave up is room again.
+                with transaction(self._engine) as conn:
+                    known.stored, known.until = store.stored(conn, project), now + KEPT_SECONDS
+            if known.stored + known.under_way + size > limit:
+                raise StorageQuotaExceeded(project, limit, known.stored + known.under_way, size)
+            known.under_way += size
+        return known
+
+
+def _give_back(done: asyncio.Future[_Project | None], size: int) -> None:
+    if not done.cancelled() and done.exception() is None and (known := done.result()) is not None:
+        known.end(size, 0)

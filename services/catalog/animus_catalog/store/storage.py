@@ -1,0 +1,33 @@
+"""What projects store, and what they may."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from animus_catalog.store.tables import project_blobs, staged_blobs, storage_quotas
+
+
+def set_limit(conn: Connection, project: str, stored_bytes: int | None, revision: int) -> None:
+    """An older revision than the one that is known changes nothing."""
+    statement = insert(storage_quotas).values(project=project, stored_bytes=stored_bytes, revision=revision)
+    conn.execute(
+        statement.on_conflict_do_update(
+            index_elements=["project"],
+            set_={"stored_bytes": stored_bytes, "revision": revision},
+            where=storage_quotas.c.revision < revision,
+        )
+    )
+
+
+def limit(conn: Connection, project: str) -> int | None:
+    return conn.scalar(select(storage_quotas.c.stored_bytes).where(storage_quotas.c.project == project))
+
+
+def stored(conn: Connection, project: str) -> int:
+    """Bytes of the blobs that the project owns and that its attempts have staged."""
+    sums = [
+        select(func.coalesce(func.sum(t.c.size), 0)).where(t.c.project == project)
+        for t in (project_blobs, staged_blobs)
+    ]
+    return sum(int(conn.scalar(one) or 0) for one in sums)
