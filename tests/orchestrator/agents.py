@@ -20,7 +20,7 @@ from animus_kit.digest import sha256
 from animus_kit.documents import dsse
 from animus_kit.documents.contract import Contract, Grant, open_contract
 from animus_kit.documents.result import OutputDigest, Provenance, dependencies_of
-from animus_kit.documents.sandbox import HostFingerprint, SandboxReport
+from animus_kit.documents.sandbox import Egress, HostFingerprint, SandboxReport
 from animus_orchestrator.service import planning
 from tests.orchestrator.samples import digest
 from tests.orchestrator.world import DEADLINE, DOMAIN, World, until
@@ -208,6 +208,7 @@ class Agent:
         contract: Contract | None = None,
         key: Any = None,
         report_gpus: tuple[str, ...] | None = None,
+        report_egress: tuple[str, ...] | None = None,
         **changes: Any,
     ) -> pb.AttemptResult:
         """A true result of this attempt, but for `changes`."""
@@ -217,6 +218,7 @@ class Agent:
             for o in contract.action.outputs
         ]
         host = HostFingerprint(platform="linux/amd64", kernel="6.1", cpu_model="test", gpus=(), libraries={})
+        allow = contract.action.network.allow if report_egress is None else report_egress
         report = SandboxReport(
             attempt=contract.attempt,
             driver="fake",
@@ -227,6 +229,7 @@ class Agent:
             limits=contract.limits,
             gpus=(contract.gpu_uuids or ()) if report_gpus is None else report_gpus,
             counters={},
+            egress=Egress(allow=allow, decisions=(), unlisted=0) if allow else None,
             host=host,
             host_class=host.host_class,
         ).to_bytes()

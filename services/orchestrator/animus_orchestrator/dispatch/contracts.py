@@ -236,6 +236,10 @@ def _check_provenance(
         raise ResultRefused("PROVENANCE_INVALID", "the sandbox report is not the signed one", tainted=True)
     if set(report.gpus) != set(contract.gpu_uuids or ()):
         raise ResultRefused("PROVENANCE_INVALID", "it ran with other GPUs than the contract's", tainted=True)
+    # A way out that was given is told of, and none is told of that was not.
+    let_out = report.egress.allow if report.egress else None
+    if let_out != (contract.action.network.allow or None):
+        raise ResultRefused("PROVENANCE_INVALID", "the egress of the report is not the contract's", tainted=True)
     # A step that succeeded is one whose first process ended with 0, and nothing else.
     if (told.exit_code, statement.exit_code) != (0, 0):
         raise ResultRefused("PROVENANCE_INVALID", "a success with an exit status other than 0", tainted=True)
