@@ -23,16 +23,15 @@ import grpc.aio
 
 from animus.agent.v1 import dispatch_pb2 as pb
 from animus.agent.v1 import dispatch_pb2_grpc, enrollment_pb2, enrollment_pb2_grpc
-from animus.catalog.v1 import agent_blob_pb2 as blob_pb
 from animus.catalog.v1 import agent_blob_pb2_grpc
-from animus_agent.testing import MemoryBlobs, World
+from animus_agent.testing import World
 from animus_kit import pki, tls
-from animus_kit.digest import sha256
 from animus_kit.documents import dsse
 from animus_kit.documents.bundle import TrustBundle, TrustedKey
-from animus_kit.documents.contract import Contract, Grant, open_grant
+from animus_kit.documents.contract import Contract
 from animus_kit.errors import AppError
 from animus_kit.status import DETAILS_KEY, to_status
+from tests.agent.blob_server import Blobs
 
 DOMAIN = "animus.local"
 Intent = pb.AttemptDirective.Intent
@@ -319,63 +318,6 @@ class ControlPlane(
                 spool_id=events.spool_id, seq=self.seqs.get(events.spool_id, 0), stale_attempts=sorted(stale)
             )
         )
-
-
-class Blobs(agent_blob_pb2_grpc.AgentBlobServiceServicer):
-    """AgentBlobService over MemoryBlobs. `cut` makes the next stream break after that many bytes."""
-
-    def __init__(self, blobs: MemoryBlobs, keys: Callable[[], list]) -> None:
-        self._blobs, self._keys = blobs, keys
-        self._partial: dict[str, bytes] = {}
-        self.cut: int | None = None
-        self.offsets: list[int] = []
-
-    def _grant(self, envelope: bytes) -> Grant:
-        return open_grant(envelope, self._keys(), "agents/node-1", datetime.now(UTC))
-
-    def ReadBlob(self, request, context):  # type: ignore[no-untyped-def]
-        self._grant(request.grant)
-        self.offsets.append(request.offset_bytes)
-        data = self._blobs.blobs.get(request.digest) or self._blobs.written.get(request.digest)
-        if data is None:
-            context.abort(grpc.StatusCode.NOT_FOUND, "BLOB_NOT_FOUND")
-        for at in range(request.offset_bytes, len(data), 65536):
-            if self.cut is not None and at >= self.cut:
-                self.cut = None
-                context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
-            yield blob_pb.ReadBlobResponse(data=data[at : at + 65536])
-
-    def WriteBlob(self, requests, context):  # type: ignore[no-untyped-def]
-        first = next(requests)
-        self._grant(first.grant)
-        self.offsets.append(first.offset_bytes)
-        data = self._partial.get(first.digest, b"")[: first.offset_bytes] + first.data
-        for message in requests:
-            data += message.data
-            if self.cut is not None and len(data) >= self.cut:
-                self.cut = None
-                self._partial[first.digest] = data
-                context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
-        if sha256(data) != first.digest or len(data) != first.size_bytes:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "DIGEST_MISMATCH")
-        self._blobs.written[first.digest] = data
-        return blob_pb.WriteBlobResponse(size_bytes=len(data))
-
-    def WriteSmallBlobs(self, request, context):  # type: ignore[no-untyped-def]
-        self._grant(request.grant)
-        blobs = {one.digest: one.data for one in request.blobs}
-        if any(sha256(data) != digest for digest, data in blobs.items()):
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "DIGEST_MISMATCH")
-        self._blobs.write_small(blobs, request.manifest_digests)
-        return blob_pb.WriteSmallBlobsResponse()
-
-    def StatBlob(self, request, context):  # type: ignore[no-untyped-def]
-        complete = request.digest in self._blobs.written
-        return blob_pb.StatBlobResponse(complete=complete, offset_bytes=len(self._partial.get(request.digest, b"")))
-
-    def SealManifest(self, request, context):  # type: ignore[no-untyped-def]
-        self._blobs.seal(request.digest)
-        return blob_pb.SealManifestResponse()
 
 
 class AgentProcess:

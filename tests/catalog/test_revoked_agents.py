@@ -54,10 +54,14 @@ def calls(world: Any, node: str, grant: bytes) -> dict[str, Any]:
     it = world.agent_blobs(node)
     digest = digest_of(b"x")
     return {
-        "read": (it.ReadBlob, pb.ReadBlobRequest(grant=grant, container_digest=digest, digest=digest)),
-        "write": (it.WriteBlob, iter(write_messages(grant, digest, b"x"))),
-        "stat": (it.StatBlob, pb.StatBlobRequest(grant=grant, digest=digest)),
-        "seal": (it.SealManifest, pb.SealManifestRequest(grant=grant, digest=digest)),
+        "ReadBlob": (it.ReadBlob, pb.ReadBlobRequest(grant=grant, container_digest=digest, digest=digest)),
+        "WriteBlob": (it.WriteBlob, iter(write_messages(grant, digest, b"x"))),
+        "WriteSmallBlobs": (
+            it.WriteSmallBlobs,
+            pb.WriteSmallBlobsRequest(grant=grant, blobs=[pb.SmallBlob(digest=digest, data=b"x")]),
+        ),
+        "StatBlob": (it.StatBlob, pb.StatBlobRequest(grant=grant, digest=digest)),
+        "SealManifest": (it.SealManifest, pb.SealManifestRequest(grant=grant, digest=digest)),
     }
 
 
@@ -76,7 +80,9 @@ def test_a_revoked_agent_is_refused_on_every_method(world: Any, node: str) -> No
         return False
 
     until(out, "the refusal")
-    for name, (call, request) in calls(world, node, grant).items():
+    every = calls(world, node, grant)
+    assert set(every) == {method.name for method in pb.DESCRIPTOR.services_by_name["AgentBlobService"].methods}
+    for name, (call, request) in every.items():
         refusal = refused(call, request)
         assert (refusal.code, refusal.reason) == ("PERMISSION_DENIED", "AGENT_REVOKED"), name
     # Another node has nothing to do with it.
