@@ -22,7 +22,7 @@ from tests.catalog.world import digest_of, manifest_of, output, refused, write_m
 NODE, OTHER = "node-1", "node-2"
 TABLES = ("project_blobs", "staged_blobs", "containers", "container_entries", "artifacts", "uploads", "ended_attempts")
 SECRET = b"what the other attempt reads"
-METHODS = ("ReadBlob", "WriteBlob", "StatBlob", "SealManifest")
+METHODS = ("ReadBlob", "WriteBlob", "WriteSmallBlobs", "StatBlob", "SealManifest")
 
 
 def rows(world) -> dict[str, list[str]]:
@@ -66,6 +66,14 @@ class Scene:
                 pb.ReadBlobRequest(grant=grant, container_digest=self.container, digest=digest),
             ),
             "WriteBlob": (stub.WriteBlob, iter(write_messages(grant, digest_of(content), content))),
+            "WriteSmallBlobs": (
+                stub.WriteSmallBlobs,
+                pb.WriteSmallBlobsRequest(
+                    grant=grant,
+                    blobs=[pb.SmallBlob(digest=digest_of(content), data=content)],
+                    manifest_digests=[self.output],
+                ),
+            ),
             "StatBlob": (stub.StatBlob, pb.StatBlobRequest(grant=grant, digest=digest)),
             "SealManifest": (stub.SealManifest, pb.SealManifestRequest(grant=grant, digest=self.output)),
         }

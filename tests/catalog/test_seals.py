@@ -65,3 +65,50 @@ def test_a_seal_needs_every_entry_and_the_right_sizes(world):
     assert "has 5 bytes, not 99" in refused(world.agent_blobs().SealManifest, request).message
     request = pb.SealManifestRequest(grant=grant, digest=NOBODYS)
     assert refused(world.agent_blobs().SealManifest, request).reason == "MANIFEST_INVALID"
+
+
+# Small outputs, written and sealed with one call.
+
+
+def small(grant: bytes, *contents: bytes, seals: tuple[str, ...] = ()) -> pb.WriteSmallBlobsRequest:
+    blobs = [pb.SmallBlob(digest=digest_of(data), data=data) for data in contents]
+    return pb.WriteSmallBlobsRequest(grant=grant, blobs=blobs, manifest_digests=list(seals))
+
+
+def test_a_small_output_is_written_and_sealed_with_one_call(world):
+    attempt = world.attempt()
+    grant = world.grant(attempt)
+    found = manifest_of({"a": b"one", "b": b"three"}, manifest.ARTIFACT)
+    request = small(grant, b"one", b"three", found, seals=(digest_of(found),))
+    for _ in range(2):  # an answer that was lost
+        world.agent_blobs().WriteSmallBlobs(request)
+    for content in (b"one", b"three", found):
+        assert stat(world, grant, digest_of(content)).complete
+    sealed = world.agent_blobs().SealManifest(pb.SealManifestRequest(grant=grant, digest=digest_of(found)))
+    assert (sealed.file_count, sealed.size_bytes) == (2, 8)
+
+
+def test_small_blobs_are_written_all_or_none(world):
+    grant = world.grant(world.attempt(), write_bytes=1000, write_blobs=4)
+    stub = world.agent_blobs()
+    unsealable = manifest_of({"a": b"never written"}, manifest.ARTIFACT)
+    request = small(grant, b"one", unsealable, seals=(digest_of(unsealable),))
+    assert refused(stub.WriteSmallBlobs, request).reason == "MANIFEST_INVALID"
+    assert not stat(world, grant, digest_of(b"one")).complete
+    wrong = pb.WriteSmallBlobsRequest(grant=grant, blobs=[pb.SmallBlob(digest=NOBODYS, data=b"x")])
+    assert refused(stub.WriteSmallBlobs, wrong).reason == "DIGEST_MISMATCH"
+    assert refused(stub.WriteSmallBlobs, small(grant, b"x" * 600, b"y" * 600)).reason == "OUTSIDE_GRANT"
+    assert refused(stub.WriteSmallBlobs, small(grant, *(b"%d" % n for n in range(5)))).reason == "OUTSIDE_GRANT"
+    assert not stat(world, grant, digest_of(b"x" * 600)).complete
+    assert not stat(world, grant, digest_of(b"0")).complete
+    assert (
+        refused(stub.WriteSmallBlobs, small(grant, *(bytes([n]) * 600_000 for n in range(2)))).code
+        == "INVALID_ARGUMENT"
+    )
+
+
+def test_small_blobs_are_not_taken_after_the_end(world):
+    attempt = world.attempt()
+    grant = world.grant(attempt)
+    world.end_attempt(attempt)
+    assert refused(world.agent_blobs().WriteSmallBlobs, small(grant, b"late")).reason == "GRANT_EXPIRED"

@@ -7,7 +7,7 @@ believed: who reads it hashes it (images/, trees.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import grpc
@@ -87,6 +87,20 @@ class GrantedBlobs:
                 if kept.complete:
                     return
                 offset = kept.offset_bytes
+            except grpc.RpcError as error:
+                tries.failed(error)
+
+    def write_small(self, blobs: Mapping[str, bytes], manifests: Collection[str]) -> None:
+        tries = self._tries(f"write {len(blobs)} small blobs")
+        request = pb.WriteSmallBlobsRequest(
+            grant=self._grant,
+            blobs=[pb.SmallBlob(digest=digest, data=data) for digest, data in blobs.items()],
+            manifest_digests=list(manifests),
+        )
+        while True:
+            try:
+                self._stub().WriteSmallBlobs(request, timeout=UNARY_SECONDS)
+                return
             except grpc.RpcError as error:
                 tries.failed(error)
 

@@ -11,7 +11,7 @@ import json
 import platform as platforms
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -91,6 +91,12 @@ class MemoryBlobs:
             raise BlobCorrupt(f"other bytes than {digest}")
         with self._lock:
             self.written[digest] = bytes(data)
+
+    def write_small(self, blobs: Mapping[str, bytes], manifests: Collection[str]) -> None:
+        for digest, data in blobs.items():
+            self.write(digest, len(data), lambda size, offset, data=data: data[offset : offset + size])
+        for digest in manifests:
+            self.seal(digest)
 
     def seal(self, manifest_digest: str) -> None:
         if manifest_digest not in self.written:

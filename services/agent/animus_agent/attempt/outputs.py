@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from animus_agent.attempt.attempt import Attempt, HashedOutput
 from animus_agent.attempt.failure import AttemptFailed, FailureClass
+from animus_agent.attempt.ports import SMALL_BLOBS, SMALL_BYTES
 from animus_agent.attempt.prepare import work_folder
 from animus_agent.errors import BlobCorrupt, OutputRefused
 from animus_agent.files import of_its_shape
@@ -73,29 +75,64 @@ def _hash(attempt: Attempt, found: folder.Found, descriptor: int) -> tuple[int, 
 
 
 def upload(attempt: Attempt) -> None:
-    """Every file and manifest once, then each manifest's seal. The sink hashes again what it reads: bytes that changed since
-    they were hashed are refused, not stored. Raises BlobError."""
+    """Every file and manifest once, then each manifest's seal. Small ones go together, with their seals: each call costs the
+    catalog a round to its disk, and a chain of steps waits for the sum. The sink hashes again what it reads: bytes that
+    changed since they were hashed are refused, not stored. Raises BlobError."""
     assert attempt.volume is not None
     root = work_folder(attempt.volume) / "outputs"
     files: dict[str, tuple[Path, manifest.Entry]] = {}
     for output in attempt.outputs:
         for entry in output.entries:
             files.setdefault(entry.digest, (root / output.digest.name, entry))
+    small, left = _small(attempt, files)
+    manifests = {output.digest.manifest: output.manifest for output in attempt.outputs}
+    for digest, data in manifests.items():
+        if len(small) < SMALL_BLOBS and len(data) <= left:
+            small[digest] = data
+            left -= len(data)
     sink = attempt.ports.sink
-    jobs: list[Callable[[], None]] = [partial(_upload_file, attempt, *item) for item in files.values()]
-    jobs += [
-        partial(sink.write, output.digest.manifest, len(output.manifest), _reader(output.manifest))
-        for output in attempt.outputs
+    jobs: list[Callable[[], None]] = [
+        partial(_upload_file, attempt, *item) for digest, item in files.items() if digest not in small
     ]
-    # Side by side, manifests too: each costs the catalog a round to its disk, and a chain of steps waits for the sum.
-    with ThreadPoolExecutor(PARALLEL_UPLOADS, thread_name_prefix="upload") as pool:
-        for done in [pool.submit(job) for job in jobs]:
-            done.result()
-    for output in attempt.outputs:
-        sink.seal(output.digest.manifest)
+    jobs += [
+        partial(sink.write, digest, len(data), _reader(data))
+        for digest, data in manifests.items()
+        if digest not in small
+    ]
+    if jobs:
+        with ThreadPoolExecutor(PARALLEL_UPLOADS, thread_name_prefix="upload") as pool:
+            for done in [pool.submit(job) for job in jobs]:
+                done.result()
+    if small:
+        # After the large ones, since a seal speaks of all that its manifest names.
+        sink.write_small(small, [digest for digest in manifests if digest in small])
+    for digest in manifests:
+        if digest not in small:
+            sink.seal(digest)
+
+
+def _small(attempt: Attempt, files: dict[str, tuple[Path, manifest.Entry]]) -> tuple[dict[str, bytes], int]:
+    """The smallest files, read, as far as they go into one call; and how many bytes more would."""
+    found: dict[str, bytes] = {}
+    left = SMALL_BYTES
+    # A place for each manifest, without which nothing is sealed.
+    places = SMALL_BLOBS - len(attempt.outputs)
+    for digest, (root, entry) in sorted(files.items(), key=lambda item: item[1][1].size):
+        if len(found) >= places or entry.size > left:
+            break
+        with _opened(attempt, root, entry) as descriptor:
+            found[digest] = os.pread(descriptor, entry.size, 0)
+        left -= entry.size
+    return found, left
 
 
 def _upload_file(attempt: Attempt, root: Path, entry: manifest.Entry) -> None:
+    with _opened(attempt, root, entry) as descriptor:
+        attempt.ports.sink.write(entry.digest, entry.size, lambda size, offset: os.pread(descriptor, size, offset))
+
+
+@contextmanager
+def _opened(attempt: Attempt, root: Path, entry: manifest.Entry) -> Iterator[int]:
     attempt.check()
     try:
         descriptor = _open_inside(root, entry.path)
@@ -107,7 +144,7 @@ def _upload_file(attempt: Attempt, root: Path, entry: manifest.Entry) -> None:
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode) or state.st_size != entry.size or state.st_nlink != 1:
             raise BlobCorrupt(f"{entry.path!r} changed after it was hashed", "OUTPUT_CHANGED")
-        attempt.ports.sink.write(entry.digest, entry.size, lambda size, offset: os.pread(descriptor, size, offset))
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,11 +27,19 @@ from animus_kit.documents.sandbox import Feature, HostFingerprint
 __all__ = ["BlobSink", "BlobSource", "Point", "Ports", "Reporter", "Result", "Signer"]
 
 
+SMALL_BLOBS = 64
+SMALL_BYTES = 1 << 20
+
+
 class BlobSink(Protocol):
     """Where outputs go. Repeating a call is harmless."""
 
     def write(self, digest: str, size: int, read: Callable[[int, int], bytes]) -> None:
         """Stores `size` bytes; `read(n, offset)` gives at most n. Raises BlobError; BlobCorrupt for other bytes."""
+
+    def write_small(self, blobs: Mapping[str, bytes], manifests: Collection[str]) -> None:
+        """Stores small blobs by their digests, at most SMALL_BLOBS of SMALL_BYTES together, and seals manifests among
+        them or written before. Raises BlobError; BlobCorrupt for other bytes."""
 
     def seal(self, manifest_digest: str) -> None:
         """Declares a written blob to be an output's manifest. Raises BlobError."""
