@@ -78,7 +78,9 @@ class Rooms:
     def best(self, need: Need) -> Room | None:
         """The room with the most free cpu that can take the step, as `scheduler.best`; None when none can."""
         plain, accelerated = self._trees_for(need)
-        return (_best(need, plain) if not need.gpus else None) or _best(need, accelerated)
+        if need.gpus:
+            return _best(need, plain + accelerated)
+        return _best(need, plain) or _best(need, accelerated)
 
     def reach(self) -> Reach:
         """What a step must not be beyond to fit anywhere here."""
