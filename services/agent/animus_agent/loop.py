@@ -7,6 +7,7 @@ and goes when the last attempt has ended and was acknowledged.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import signal
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from animus_agent.attempt.ports import Ports, Signer
 from animus_agent.blobs import GrantedBlobs
 from animus_agent.diagnostics import Diagnostics
 from animus_agent.errors import IdentityError, SandboxUnavailable
-from animus_agent.files import boot_id
+from animus_agent.files import boot_id, return_memory
 from animus_agent.held import Holdings
 from animus_agent.identity import Identity
 from animus_agent.reporter import SpoolReporter
@@ -41,6 +42,8 @@ from animus_kit.status import from_rpc_error
 log = get_logger(__name__)
 
 FENCE_SECONDS = 0.5
+# After the last attempt; a chain of steps leaves shorter pauses.
+IDLE_SECONDS = 5.0
 RENEW_CHECK_SECONDS = 60.0
 # Whoever was superseded is probably a second instance of this very node; fighting over the session helps nobody.
 SUPERSEDED_SECONDS = 30.0
@@ -140,6 +143,7 @@ class Agent:
                  failed=[f.name for f in self._features if not f.enforced],
                  gpus=len(self._parts.node.gpus.devices), gpu_reason=self._parts.node.gpus.reason)  # fmt: skip
         self._holdings.resume()
+        return_memory()
         systemd.notify("READY=1")
 
     def _close(self) -> None:
@@ -196,8 +200,16 @@ class Agent:
             pass
 
     async def _fence(self) -> None:
+        idle_since: float | None = None
         while True:
             await asyncio.to_thread(self._holdings.fence)
+            if self._holdings.active():
+                idle_since = math.inf
+            elif idle_since == math.inf:
+                idle_since = self._clock.monotonic()
+            elif idle_since is not None and self._clock.monotonic() >= idle_since + IDLE_SECONDS:
+                idle_since = None
+                await asyncio.to_thread(return_memory)
             if self._holdings.draining and not self._holdings.states():
                 self._stopping.set()
                 if self._session is not None:

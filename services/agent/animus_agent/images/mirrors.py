@@ -10,13 +10,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from animus_agent.errors import BlobError
 from animus_agent.images.manifest import BlobSource
 from animus_kit.log import get_logger
-from animus_kit.registry.client import Patience, RegistryClient
 from animus_kit.registry.errors import NotInRegistry, RegistryError
 from animus_kit.registry.settings import Endpoint
+
+if TYPE_CHECKING:
+    from animus_kit.registry.client import Patience, RegistryClient
 
 log = get_logger(__name__)
 
@@ -29,7 +32,7 @@ class Mirrors:
     def __init__(
         self,
         endpoints: tuple[Endpoint, ...] = (),
-        patience: Patience = Patience(),
+        patience: Patience | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoints = endpoints
@@ -40,12 +43,19 @@ class Mirrors:
 
     def sources(self, give_up: Callable[[], None]) -> Iterator[Mirror]:
         """Each repository of each registry that is not shunned now, in the order of the settings."""
+        if not self._endpoints:
+            return
+        # Two megabytes of HTTP that most nodes never speak.
+        from animus_kit.registry.client import Patience, RegistryClient
+
         for endpoint in self._endpoints:
             for repository in endpoint.repositories:
                 with self._lock:
                     if self._shunned.get(endpoint.name, 0.0) > self._monotonic():
                         break
-                yield Mirror(self, endpoint, repository, RegistryClient(endpoint, self._patience, give_up))
+                yield Mirror(
+                    self, endpoint, repository, RegistryClient(endpoint, self._patience or Patience(), give_up)
+                )
 
     def shun(self, endpoint: Endpoint, error: Exception) -> None:
         """Asks this registry for nothing for a while."""
