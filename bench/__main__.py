@@ -25,7 +25,7 @@ from rich.table import Table
 MISSING = 3
 # For a stack to come down after it was told to.
 GRACE_SECONDS = 60
-TOTAL_SECONDS = 300
+TOTAL_SECONDS = 580
 # A stack alone takes as long to come up and go down.
 LEAST_SECONDS = 20
 
@@ -42,8 +42,10 @@ class Bench:
 
 BENCHES = (
     Bench("chain", "a chain of ten sandboxed steps, submit to committed and in the log", 150, ("3",)),
-    Bench("attempts", "attempts leased, reported and committed by dispatch", 90, ("1000",)),
+    Bench("independent", "independent sandboxed steps, beside bare containers", 120, ("40",)),
+    Bench("attempts", "attempts leased, reported and committed by dispatch", 90, ("3000",)),
     Bench("audit_append", "events into the log, batches of 100 and more", 90, ("2",)),
+    Bench("agents", "5,000 idle agents on one dispatch process", 180, ("5000", "30")),
     Bench("dataset", "hashing and storing a dataset", 90),
     Bench("run_list", "a page of runs through the gateway", 90),
     Bench("lineage", "upstream of 10,000 nodes", 90),

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
@@ -203,9 +204,9 @@ def apply(who: Client, project: str, pipeline: object) -> str:
     return who.call(who.pipelines_api.CreatePipelineVersion, request).name
 
 
-def document(image: str, salt: int, passing: bool) -> object:
-    """Ten steps in a row; where they pass something on, each reads the file of the one before it."""
-    names = [step_name(number) for number in range(STEPS)]
+def document(image: str, salt: int, passing: bool, count: int = STEPS) -> dict[str, Any]:
+    """Steps in a row; where they pass something on, each reads the file of the one before it."""
+    names = [step_name(number) for number in range(count)]
     steps = []
     for before, name in zip([None, *names], names, strict=False):
         reads = [{"name": "in", "fromStep": before, "artifact": "out"}] if passing and before else []

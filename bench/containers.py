@@ -8,10 +8,12 @@ import select
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from animus_agent.attempt import steps
+from animus_agent.attempt.attempt import Attempt
 from animus_agent.sandbox import cgroup, quota
 from animus_agent.sandbox.driver import Handle
 from animus_agent.sandbox.runc import RuncDriver
@@ -51,19 +53,43 @@ def order(world: World) -> tuple[str, bytes, bytes]:
 def bare(world: World) -> float:
     """Milliseconds of create, start, end and delete by the two programs alone; nothing is checked, hashed, uploaded or
     told, and no code of the agent runs in between."""
+    attempt, handle, conmon = prepared(world)
+    begin = time.perf_counter()
+    run_container(conmon, handle)
+    took = time.perf_counter() - begin
+    given_back(world, attempt)
+    return took * 1000
+
+
+def side_by_side(world: World, count: int, workers: int) -> float:
+    """Containers a second: `count` of them, so many at once, as `bare`."""
+    ready = [prepared(world) for _ in range(count)]
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(workers) as pool:
+        for done in [pool.submit(run_container, conmon, handle) for _, handle, conmon in ready]:
+            done.result()
+    took = time.perf_counter() - begin
+    for attempt, _, _ in ready:
+        given_back(world, attempt)
+    return count / took
+
+
+def prepared(world: World) -> tuple[Attempt, Handle, list[str]]:
+    """Everything up to the container itself, and conmon's command."""
     attempt = world.attempt(order(world))
     for step in READY:
         step(attempt)
     handle = attempt.handle
     assert handle is not None and isinstance(world.driver, RuncDriver)
-    begin = time.perf_counter()
-    run_container(world.driver.conmon_command(handle), handle)
-    took = time.perf_counter() - begin
-    world.driver.remove(handle.id)
+    return attempt, handle, world.driver.conmon_command(handle)
+
+
+def given_back(world: World, attempt: Attempt) -> None:
+    assert attempt.handle is not None
+    world.driver.remove(attempt.handle.id)
     world.quota.give_back(attempt.volume_name)
     attempt.held.close()
     attempt.directory.remove()
-    return took * 1000
 
 
 def run_container(conmon: list[str], handle: Handle) -> None:
