@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import shutil
 import subprocess
@@ -16,8 +17,10 @@ from typing import Any
 
 import grpc
 import pytest
+from typer.testing import CliRunner
 
 from animus.catalog.v1 import agent_blob_pb2, agent_blob_pb2_grpc
+from animus_cli.main import app
 from animus_cli.stack.layout import AGENT, TRUST_DOMAIN, Layout
 from animus_kit.channel import dial
 from animus_kit.digest import sha256
@@ -74,6 +77,14 @@ class Node:
 
     def decide(self, verb: str, agent: str = NODE, **body: Any) -> Any:
         return self.operator.ok("POST", f"/orchestrator/v1/agents/{agent}:{verb}", body)
+
+    def animus(self, *words: str) -> Any:
+        """The command line, as the operator would use it; answers its JSON."""
+        cleared = {name: None for name in os.environ if name.startswith("ANIMUS_")}
+        environment = {**cleared, "ANIMUS_DIR": str(self.layout.root)}
+        done = CliRunner().invoke(app, ["agent", *words, "--output", "json"], env=environment)
+        assert done.exit_code == 0, done.stderr
+        return json.loads(done.stdout)
 
     def tls(self) -> TlsFiles:
         home = self.folder / "state" / "identity"
@@ -144,12 +155,12 @@ def test_after_the_deadline_what_still_runs_goes_elsewhere(
     run = project.submit(versions["twice"], {})["name"]
     wait_for(lambda: running_on(operator, run, NODE), 60, "the run to be on the second agent")
     node.decide("uncordon", AGENT)
-    node.decide("drain", grace="1s")
+    # Waits until it is empty, which it is when what ran there was stopped.
+    assert node.animus("drain", NODE, "--grace", "1s", "--wait")["state"] == "STATE_DRAINED"
     wait_for(lambda: running_on(operator, run, AGENT), 60, "the run to be on the stack's own agent")
     first = next(a for a in attempts(operator, run) if a["agent"] == f"agents/{NODE}")
     assert (first["state"], first["failureClass"]) == ("STATE_FAILED", "FAILURE_CLASS_PREEMPTED")
     assert first["stateReason"] == "DRAIN_DEADLINE_PASSED"
-    wait_for(lambda: node.shown()["state"] == "STATE_DRAINED", SECONDS, "the node to be empty")
     operator.ok("POST", f"/orchestrator/v1/{run}:cancel", {})
     assert project.wait(run)["state"] == "STATE_CANCELED"
 
@@ -175,8 +186,9 @@ def test_a_revoked_node_is_out_within_seconds_and_its_runs_end_rightly(
 
     assert node.process is not None
     began = time.monotonic()
-    revoked = node.decide("revoke", reason="found on a market")
-    assert revoked["state"] == "STATE_REVOKED" and revoked["stateReason"] == "REVOKED"
+    told = node.animus("revoke", NODE, "--reason", "found on a market", "--yes")
+    assert (told["agent"]["state"], told["agent"]["stateReason"]) == ("STATE_REVOKED", "REVOKED")
+    assert [one["attempt"] for one in told["signed"]] == [one["attempt"] for one in signed]
     assert node.process.wait(SECONDS) == 4, "its stream was cut, and it knows why"
     assert time.monotonic() - began < SECONDS
     ended = project.wait(once, 30)

@@ -87,7 +87,7 @@ def agent_online(layout: Layout) -> bool:
         found = call(layout, "GET", f"/orchestrator/v1/agents/{AGENT}")
     except OSError:
         return False
-    return found.get("state") in ("STATE_ONLINE", "STATE_CORDONED", "STATE_DRAINING")
+    return found.get("state") in ("STATE_ONLINE", "STATE_CORDONED", "STATE_DRAINING", "STATE_DRAINED")
 
 
 def call(layout: Layout, method: str, path: str, body: object = None) -> dict[str, object]:
