@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,12 @@ requires_nodes = pytest.mark.skipif(
 )
 
 
+# Of this process alone: agents of one machine never offer one device, and tests run side by side.
+_RUN = secrets.token_hex(4)
+
+
 def uuid(number: str) -> str:
-    return f"GPU-00000000-0000-4000-8000-00000000000{number}"
+    return f"GPU-{_RUN}-0000-4000-8000-00000000000{number}"
 
 
 class Rack:

@@ -104,8 +104,7 @@ class Holdings:
                 attempts=max(0, self._max_attempts - len(live)),
                 cpu_millis=max(0, node.cpu_millis - sum(held.cpu_millis for held in live)),
                 memory_bytes=max(0, node.memory_bytes - sum(held.memory_bytes for held in live)),
-                # Some were given to an attempt that has not got as far as taking them.
-                gpu_uuids=sorted(set(self._parts.gpus.free()).difference(*(held.gpu_uuids for held in live))),
+                gpu_uuids=self._free_gpus(live),
             )
 
     def _disk_is_full(self) -> bool:
@@ -118,6 +117,12 @@ class Holdings:
             log.error("the disk of the state folder is full; no work is taken", folder=str(self._parts.attempts_dir))
         self._told_full = full
         return full
+
+    def _free_gpus(self, live: list[Held]) -> list[str]:
+        """Of those that were announced: one that came back meanwhile is told with the next start. And not those of an
+        attempt that has not got as far as taking them."""
+        announced = {device.uuid for device in self._parts.node.gpus.devices}
+        return sorted((announced & set(self._parts.gpus.free())).difference(*(held.gpu_uuids for held in live)))
 
     def active(self) -> int:
         with self._lock:

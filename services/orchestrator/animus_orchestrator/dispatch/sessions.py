@@ -133,7 +133,7 @@ def _open(batch: Batch, work: Open, found: agent_store.AgentRecord, wall: dateti
         platform=hello.node.platform,
         capabilities=frozenset(c.name for c in hello.node.capabilities if c.available),
         gpu_models={g.uuid: g.model for g in hello.node.gpus if _GPU_UUID.fullmatch(g.uuid)},
-        size=_bounded(hello.node.cpu_millis, hello.node.memory_bytes, len(hello.node.gpus)),
+        size=_bounded(hello.node.cpu_millis, hello.node.memory_bytes, len({g.uuid for g in hello.node.gpus})),
         attestation_key=found.attestation_key,
         attestation_not_after=found.attestation_not_after,
     )
