@@ -9,7 +9,7 @@ from animus_orchestrator.domain.attempt import AttemptState, Output, Result
 from animus_orchestrator.domain.failure import FailureClass
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
-LEASE, MARGIN = timedelta(seconds=60), timedelta(seconds=15)
+LEASE, MARGIN, STANDSTILL = timedelta(seconds=60), timedelta(seconds=15), timedelta(seconds=300)
 NODES, RUNS, STEPS = 3, 3, 5
 CPU, GPUS = 4000, 2
 FAILURES = sorted(set(FailureClass) - {FailureClass.LOST_NODE})
@@ -22,7 +22,7 @@ Key = tuple[int, str, int]
 
 @dataclass
 class Container:
-    """What a node holds for an attempt. `deadline`: when the node kills it unless it renews."""
+    """What a node holds for an attempt. `deadline`: it runs until then and no further, unless its lease is renewed."""
 
     deadline: datetime
     cpu: int
@@ -97,6 +97,8 @@ class Nodes:
             return
         key = sorted(node.held)[b % len(node.held)]
         container = node.held[key]
+        if container.deadline <= self.now:
+            return  # it stands still
         if container.stage < 3 and b % 8:
             node.say(key, state=STATES[container.stage])
             container.stage += 1
@@ -153,7 +155,8 @@ class Nodes:
     def _fence(self, node: Node) -> None:
         if node.paused:
             return
-        for key in [k for k, c in node.held.items() if c.deadline <= self.now]:
+        # Beyond its deadline a container stands still, and goes on if its lease is renewed after all.
+        for key in [k for k, c in node.held.items() if c.deadline + STANDSTILL <= self.now]:
             self._end(node, key, Result(AttemptState.FAILED, FailureClass.INFRASTRUCTURE, reason="LEASE_EXPIRED"))
         node.orphans = {k: c for k, c in node.orphans.items() if c.deadline > self.now}
 

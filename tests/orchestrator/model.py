@@ -2,8 +2,8 @@
 everything that may go wrong between them.
 
 Each action takes two numbers, which choose what it is about, so that hypothesis and a plain random walk can drive it.
-Time is one true time; a node's monotonic clock follows it, its wall clock does not. What really runs is known here and
-nowhere else: `alive` is held against what the control plane believes (tests/orchestrator/truths.py).
+Time is one true time; a node's monotonic clock follows it, its wall clock does not. What really runs is known to the nodes
+alone (machines.py), and is held against what the control plane believes (truths.py).
 """
 
 from __future__ import annotations
@@ -37,15 +37,14 @@ from tests.orchestrator.machines import (
     Lease,
     Node,
     Nodes,
-)
+)  # fmt: skip
 from tests.orchestrator.truths import Truths
 
 Keep = Callable[["World", int, Callable[[RunGraph], object], tuple[str, str]], object]
 
 
 class World(Nodes):
-    """`act` does one thing and then holds the world against the truths. `graph_of` is where runs live: plain graphs, or
-    ones that go through a store (`keep`, called around each change)."""
+    """`act` does one thing and then holds the world against the truths. `keep` makes the changes of runs another way."""
 
     def __init__(self, keep: Keep | None = None) -> None:
         self.now = T0
@@ -56,6 +55,7 @@ class World(Nodes):
         self.given: dict[str, set[Key]] = {name: set() for name in self.agents}
         """Leased since the agent last listed what it holds."""
         self.stated: dict[str, tuple[int, tuple[str, ...]]] = dict.fromkeys(self.agents, (0, ()))
+        self.spoke: dict[str, datetime] = dict.fromkeys(self.agents, T0)
         self.acked: dict[tuple[str, int], int] = {}
         self.runs = 0
         self.truths = Truths(self)
@@ -205,6 +205,8 @@ class World(Nodes):
             elif agent.revoked:
                 self._lose(key, "AGENT_REVOKED", lease.until)
         for name, agent in self.agents.items():
+            if agent.session_open and self.now - self.spoke[name] >= LEASE:
+                agent = self.agents[name] = replace(agent, session_open=False)
             if agent.drain_until is not None and agent.drain_until <= self.now and not agent.preempting:
                 self.agents[name] = replace(agent, preempting=True, revision=agent.revision + 1)
             elif agent.drain_time is not None and agent.drained_time is None and not self._anybody_of(name):
@@ -257,7 +259,7 @@ class World(Nodes):
         self._reconcile(node, hears=b % 4 != 0)
 
     def _reconcile(self, node: Node, *, hears: bool) -> None:
-        stated_at = self.now
+        stated_at = self.spoke[node.id] = self.now
         self.given[node.id] = {k for k in self.given[node.id] if k not in node.held}
         used = [*node.held.values(), *node.orphans.values()]
         busy = {g for c in used for g in c.gpus}
@@ -379,23 +381,3 @@ class World(Nodes):
             node.spool = [e for e in node.spool if e.key[0] != uid]
         for keys in self.given.values():
             keys.difference_update([k for k in keys if k[0] == uid])
-
-
-ACTIONS = {
-    # How often a random walk does each.
-    "submit": 6, "cancel": 1, "refuse": 1, "decide": 4, "revoke": 1, "replace_node": 3, "lease": 20, "reap": 8,
-    "overdue": 1, "connect": 5, "status": 14, "deliver": 30, "replay": 4, "work": 60, "restart": 1, "pause": 2, "skew": 1,
-    "tick": 6,
-}  # fmt: skip
-
-STORM = ACTIONS | {
-    "work": 3,
-    "deliver": 6,
-    "status": 3,
-    "connect": 8,
-    "tick": 40,
-    "submit": 2,
-    "decide": 1,
-    "revoke": 0,
-}
-"""Nodes that hardly ever come to anything: attempts end before they run, again and again."""

@@ -189,7 +189,8 @@ class Truths:
         """A node that was stopped cannot fence itself; then the fence in the plane alone holds."""
         for node in self._world.nodes.values():
             if not node.paused:
-                running = [k for k in (*node.held, *node.orphans) if k[:2] == (graph.run.uid, step)]
+                held = [*node.held.items(), *node.orphans.items()]
+                running = [k for k, c in held if k[:2] == (graph.run.uid, step) and c.deadline > self._world.now]
                 assert not running, f"{what} while {running} runs on {node.id}"
 
     def check_world(self) -> None:
