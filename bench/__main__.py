@@ -46,6 +46,7 @@ BENCHES = (
     Bench("attempts", "attempts leased, reported and committed by dispatch", 90, ("3000",)),
     Bench("audit_append", "events into the log, batches of 100 and more", 90, ("2",)),
     Bench("agents", "5,000 idle agents on one dispatch process", 180, ("5000", "30")),
+    Bench("placement", "placing steps on 5,000 agents, fairly between projects", 60, ("5000", "1000")),
     Bench("dataset", "hashing and storing a dataset", 90),
     Bench("run_list", "a page of runs through the gateway", 90),
     Bench("lineage", "upstream of 10,000 nodes", 90),
