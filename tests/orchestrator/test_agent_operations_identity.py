@@ -161,6 +161,18 @@ def test_a_clock_that_returns_is_shown_and_forgiven(world, project, agent):
     assert len(told(world, node, "clock-skewed")) == 1
 
 
+@pytest.mark.parametrize("seconds", [1 << 62, -(1 << 62), 253402300800])
+def test_a_time_that_no_calendar_knows_is_a_clock_that_is_off(world, project, agent, seconds):
+    node = agent()
+    node.connect()
+    status = node.status()
+    status.client_time.seconds = seconds
+    node.session.send(pb.AgentMessage(status=status))
+    answer = node.session.expect("directive", lambda d: d.status_sequence == status.sequence)
+    assert answer.unschedulable_reason == "CLOCK_SKEW" and shown(world, node).clock_offset.seconds
+    assert node.report().unschedulable_reason == ""
+
+
 # -- log lines ----------------------------------------------------------------------------------------------------------------
 
 

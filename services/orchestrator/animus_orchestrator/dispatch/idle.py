@@ -9,9 +9,10 @@ cordoned, revoked or superseded, and whether there is work for it.
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 
 from animus.agent.v1 import dispatch_pb2 as pb
+from animus_orchestrator.dispatch.sessions import clock_skew
 from animus_orchestrator.dispatch.work import SessionState
 
 WHOLE_SECONDS = 25.0
@@ -35,7 +36,10 @@ class Idle:
         None: it has to be looked at."""
         if monotonic >= self._until or session.version != self._version or not _empty(session):
             return None
-        if _said(status) != self._said or abs(_skew(status, wall) - session.agent.clock_skew_seconds) > SKEW_SECONDS:
+        if (
+            _said(status) != self._said
+            or abs(clock_skew(status, wall) - session.agent.clock_skew_seconds) > SKEW_SECONDS
+        ):
             return None
         return pb.Directive(status_sequence=status.sequence, unschedulable_reason=session.unschedulable)
 
@@ -63,7 +67,3 @@ def _said(status: pb.Status) -> bytes:
     same.ClearField("sequence")
     same.ClearField("client_time")
     return same.SerializeToString(deterministic=True)
-
-
-def _skew(status: pb.Status, wall: datetime) -> float:
-    return (status.client_time.ToDatetime(UTC) - wall).total_seconds() if status.HasField("client_time") else 0.0

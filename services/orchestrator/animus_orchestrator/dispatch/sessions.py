@@ -111,7 +111,7 @@ def _save_opened(conn: Connection, works: Sequence[Open], answers: list[OpenedSe
 def _open(batch: Batch, work: Open, found: agent_store.AgentRecord, wall: datetime) -> OpenedSession:
     conn, hello = batch.conn, work.hello
     agent = agents.connect(found.agent, hello.instance_id)
-    skew = agents.clock_skew(_client_time(hello.status), wall)
+    skew = clock_skew(hello.status, wall)
     agent = replace(agent, draining=hello.status.draining, clock_skew_seconds=skew)
     if agent.revision != found.agent.revision:
         emit_agent(
@@ -163,7 +163,7 @@ def take_standing(session: SessionState, standing: agent_store.Standing) -> None
 
 def take_status(batch: Batch, session: SessionState, status: pb.Status, wall: datetime) -> None:
     """Takes over what the agent says of itself."""
-    skew = agents.clock_skew(_client_time(status), wall)
+    skew = clock_skew(status, wall)
     before = session.agent
     session.agent = replace(before, draining=status.draining, clock_skew_seconds=skew)
     _note_clock(batch.conn, before, session.agent)
@@ -246,6 +246,7 @@ def reconcile(batch: Batch, spoke: list[tuple[SessionState, pb.Status, bool]], h
             session.given[row.name] = size
     if not lost:
         return
+    batch.graphs.clear()
     # Whoever holds one of these runs now may be committing it: skipped here, looked at again with the next Status.
     loaded = graph_store.load(batch.conn, [r.run_uid for r in lost], skip_locked=True)
     for row in lost:
@@ -275,5 +276,11 @@ def _note_clock(conn: Connection, before: agents.Agent, after: agents.Agent) -> 
         emit_agent(conn, kind, after.id, {"offsetSeconds": str(round(after.clock_skew_seconds))}, SERVICE)
 
 
-def _client_time(status: pb.Status) -> datetime | None:
-    return status.client_time.ToDatetime(UTC) if status.HasField("client_time") else None
+def clock_skew(status: pb.Status, wall: datetime) -> float:
+    """Seconds by which the node's wall clock is ahead. It may say what it likes: no time of it is an error here."""
+    if not status.HasField("client_time"):
+        return 0.0
+    try:
+        return agents.clock_skew(status.client_time.ToDatetime(UTC), wall)
+    except (ValueError, OverflowError):
+        return agents.UNREADABLE_CLOCK_SECONDS

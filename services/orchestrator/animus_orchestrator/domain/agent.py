@@ -13,6 +13,9 @@ CLOCK_SKEW_LIMIT_SECONDS = 30 * 60
 
 CLOCK_SKEW_NOTICE_SECONDS = 5.0
 
+UNREADABLE_CLOCK_SECONDS = 1e11
+"""How far off a clock is taken to be that tells a time no calendar knows."""
+
 REMEMBERED_INSTANCES = 32
 
 CORDONED = "CORDONED"
