@@ -144,6 +144,23 @@ def test_room_is_told_and_a_doubled_assignment_is_taken_once(
 
 
 @requires_runc
+def test_memory_at_rest(control: ControlPlane, start: Callable[..., AgentProcess]) -> None:
+    """Canaries done, connected, after some work. Its own memory, and with its share of the libraries that others map too."""
+    agent = start("runc")
+    every = [control.assign(control.world.order("/bin/sh", "-c", "yes | head -c 500000")) for _ in range(3)]
+    until(lambda: all(known.results for known in every) and not control.held, "three results", show=lambda: agent.log)
+
+    def kilobytes(field: str) -> int:
+        for line in Path(f"/proc/{agent.process.pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1])
+        raise AssertionError(field)
+
+    until(lambda: kilobytes("Anonymous") <= 40_000, f"{kilobytes('Anonymous')} kB of its own to be less")
+    assert kilobytes("Pss") <= 60_000
+
+
+@requires_runc
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_a_restarted_agent_adopts_what_kept_running(
     control: ControlPlane, start: Callable[..., AgentProcess], end: signal.Signals

@@ -212,6 +212,36 @@ def test_a_fork_bomb_under_little_cpu_ends_at_its_timeout(runc_world: World) -> 
 
 
 @requires_runc
+@pytest.mark.parametrize(
+    "script",
+    [
+        # Long lines: the text alone is too much. Short ones: what they take on disk.
+        "yes 0123456789012345678901234567890123456789012345678901234567890123456789",
+        "yes ''",
+        # A burst before anybody can look, by a step that then says that all is well.
+        "dd if=/dev/zero bs=1048576 count=64 | tr '\\0' x; sleep 600",
+    ],
+)
+def test_a_log_is_bounded_by_the_kernel(runc_world: World, script: str) -> None:
+    reporter = DeadFirst(runc_world.driver)
+    order = runc_world.order("/bin/sh", "-c", script, limits=limits(log_bytes=1 << 20), timeout=60)
+    attempt = runc_world.attempt(order, reporter)
+    steps.execute(attempt)
+    assert reporter.results[0].failure.failure_class is FailureClass.LOG_LIMIT
+    assert (attempt.directory.path / "log").stat().st_size <= 4 << 20
+    assert 0 < len(reporter.text) <= (1 << 20) + (64 << 10)
+    steps.clean_up(attempt)
+
+
+@requires_runc
+def test_signals_are_by_default_what_they_are_elsewhere(runc_world: World) -> None:
+    reporter = MemoryReporter()
+    steps.execute(runc_world.attempt(runc_world.order("/bin/cat", "/proc/self/status"), reporter))
+    (ignored,) = [line for line in reporter.text.decode().splitlines() if line.startswith("SigIgn")]
+    assert int(ignored.split()[1], 16) == 0
+
+
+@requires_runc
 def test_the_backstop_is_told_as_what_it_is(runc_world: World) -> None:
     """conmon's own limit, for when no agent is there."""
     order = runc_world.order("/bin/sh", "-c", "sleep 60", timeout=60)

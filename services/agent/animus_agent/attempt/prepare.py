@@ -25,7 +25,10 @@ from animus_kit.documents.contract import Contract
 from animus_kit.documents.errors import DocumentError
 
 # conmon ends a container by itself when no agent is left to do it, this much after the agent would have.
-BACKSTOP_SECONDS = 60
+# It counts the time that a container stood still without a lease, so that it leaves room for an outage.
+BACKSTOP_SECONDS = 2 * 3600
+# A line of one byte takes fifty in the log's file.
+LOG_FILE_FACTOR = 4
 
 
 def check_supported(contract: Contract, features: set[str], egress: Ceiling) -> None:
@@ -153,6 +156,7 @@ def _specification(attempt: Attempt, work: Path, uid_base: int) -> driver.Sandbo
         devices=devices.devices,
         hooks=devices.hooks,
         backstop_seconds=contract.timeout_seconds + contract.termination_grace_seconds + BACKSTOP_SECONDS,
+        log_bytes=contract.limits.log_bytes * LOG_FILE_FACTOR,
         aslr=action.isolation.aslr,
     )
 

@@ -11,7 +11,7 @@ from animus_agent.attempt import egress, metrics
 from animus_agent.attempt.attempt import Attempt
 from animus_agent.attempt.failure import LEASE_EXPIRED, Abandoned, AttemptFailed, Failure, FailureClass
 from animus_agent.attempt.fence import Standstill, stood_still
-from animus_agent.attempt.prepare import work_folder
+from animus_agent.attempt.prepare import LOG_FILE_FACTOR, work_folder
 from animus_agent.errors import AgentError, OutputRefused, SpoolUnavailable
 from animus_agent.sandbox import logs
 from animus_agent.sandbox.driver import TERMINAL, Collected, Handle, Phase
@@ -22,8 +22,6 @@ log = get_logger(__name__)
 
 POLL_SECONDS = 0.1
 END_SECONDS = 5.0
-# A line of one byte takes fifty in the log's file.
-LOG_FILE_FACTOR = 4
 METRICS_EVERY = 5
 
 

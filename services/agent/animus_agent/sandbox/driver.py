@@ -80,6 +80,8 @@ class SandboxSpec:
     devices: tuple[Device, ...] = ()
     hooks: tuple[Hook, ...] = ()
     backstop_seconds: int = 0
+    log_bytes: int = 0
+    """What the log's file may take; 0 is no bound."""
     aslr: bool = True
     uid: int = 65532
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import shutil
 import signal as signals
@@ -68,7 +69,11 @@ class RuncDriver:
             raise SandboxUnavailable("setarch is not installed, so ASLR cannot be turned off", "ASLR_OFF_UNAVAILABLE")
         config = oci.config(spec, self._cgroups, self._seccomp)
         write_atomic(bundle / "config.json", json.dumps(config).encode(), durable=False)
-        data = {"backstop": str(spec.backstop_seconds), "aslr": "on" if spec.aslr else "off"}
+        data = {
+            "backstop": str(spec.backstop_seconds),
+            "aslr": "on" if spec.aslr else "off",
+            "log_bytes": str(spec.log_bytes),
+        }
         return Handle(self.name, spec.id, str(spec.directory), self._boot, data)
 
     def start(self, handle: Handle, created: Callable[[], None] | None = None) -> None:
@@ -84,8 +89,18 @@ class RuncDriver:
         self.resume_start(handle)
 
     def resume_start(self, handle: Handle) -> None:
+        self._bound_log(handle)
         if not self._release(handle.id):
             self._run("start", handle.id)
+
+    def _bound_log(self, handle: Handle) -> None:
+        """The kernel's bound on what conmon may write into the log: however fast a step writes, and whoever is not there
+        to watch it, the disk of the state folder takes no more. Before the step's first instruction."""
+        bound = int(handle.data.get("log_bytes", "0"))
+        if bound:
+            with suppress(OSError, ValueError):
+                pid = int((Path(handle.directory) / "conmon.pid").read_text())
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (bound, resource.RLIM_INFINITY))
 
     def _release(self, container: str) -> bool:
         """Does what `runc start` does, without the 10 ms of another process: the container's first process waits to
@@ -115,7 +130,7 @@ class RuncDriver:
             self._conmon, "--api-version", "1", "-c", handle.id, "-u", handle.id, "-n", handle.id,
             "-r", self._runc, "--runtime-arg", f"--root={self._state}", "-b", str(directory / "bundle"),
             "-p", str(directory / "pid"), "-P", str(directory / "conmon.pid"),
-            # No size limit here: conmon would cut the file in place and lose lines silently. The agent watches it.
+            # No size limit here: conmon would cut the file in place and lose lines silently (see _bound_log).
             "-l", f"k8s-file:{directory / 'log'}", "--no-sync-log",
             "--exit-dir", str(directory / "exits"), "-0", str(directory / "persist"),
             "--full-attach", "--socket-dir-path", str(directory), "--log-level", "error",
@@ -142,6 +157,9 @@ class RuncDriver:
                 stderr=subprocess.PIPE,
                 # Signals to the agent's terminal or group are not for containers.
                 start_new_session=True,
+                # SIGXFSZ stays ignored, as Python has it: conmon outlives its log's bound (_bound_log). runc sets the
+                # signals of the step itself to what they are by default.
+                restore_signals=False,
             )
         finally:
             os.close(write_end)
