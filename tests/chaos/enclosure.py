@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
@@ -17,13 +18,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from animus_cli.requirements import missing as missing_for_steps
 from tests.chaos import netns
 
 CGROUPS = Path("/sys/fs/cgroup")
+YOUNG_SECONDS = 60.0
+FOLDERS, PREFIX = Path("/var/tmp"), "animus-chaos-"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -51,10 +54,28 @@ def _refused(*namespaces: str) -> str:
 
 
 def folder() -> Path:
-    """A new folder that services, under their own account, and containers may pass through."""
-    made = Path(tempfile.mkdtemp(prefix="animus-chaos-", dir="/var/tmp"))
+    """A new folder that services, under their own account, and containers may pass through. Removes what a run left
+    that was itself killed: the kernel has ended all of it but folder and cgroups."""
+    for old in FOLDERS.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            # A younger one may be of somebody who has not come to hold it.
+            if time.time() - old.stat().st_ctime > YOUNG_SECONDS:
+                with _held(old):
+                    clean(old)
+    made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=FOLDERS))
     made.chmod(0o711)
     return made
+
+
+@contextlib.contextmanager
+def _held(root: Path) -> Iterator[None]:
+    """As long as a run goes on. Raises BlockingIOError when another process holds it."""
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def run(module: str, arguments: Sequence[str], root: Path, seconds: float) -> int:
@@ -66,6 +87,11 @@ def run(module: str, arguments: Sequence[str], root: Path, seconds: float) -> in
         "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc",
         sys.executable, "-m", "tests.chaos.enclosure", module, *arguments,
     ]  # fmt: skip
+    with _held(root):
+        return _watch(command, root, seconds)
+
+
+def _watch(command: Sequence[str], root: Path, seconds: float) -> int:
     # Should we be killed, the run must not go on without anybody who cleans up.
     inside = subprocess.Popen(command, preexec_fn=_die_with_parent)
     try:

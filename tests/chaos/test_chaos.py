@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import enclosure, faults, inside, load
+from tests.system.world import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNS = 12
@@ -38,6 +40,35 @@ def test_a_seed_gives_the_same_storm_again() -> None:
     assert once == again != faults.schedule(8, 3, 300, 1.5)
     assert {planned.kind for planned in once} == set(faults.KINDS)
     assert once == sorted(once, key=lambda planned: planned.at)
+
+
+def test_a_run_that_is_killed_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    if lacking := enclosure.missing():
+        pytest.skip(f"chaos: {'; '.join(lacking)}")
+    root = enclosure.folder()
+    words = ["0", "--bind", "127.0.0.1", "--directory", str(root)]
+    code = f"from tests.chaos import enclosure; enclosure.run('http.server', {words}, enclosure.Path('{root}'), 60)"
+    runner = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    try:
+        # Supervisor, unshare, first process and the run itself.
+        wait_for(lambda: len(processes_with(str(root))) == 4, 20, "the run to begin")
+    finally:
+        runner.kill()
+        runner.wait()
+    wait_for(lambda: not processes_with(str(root)), 20, "the run to end with its supervisor")
+    monkeypatch.setattr(enclosure, "YOUNG_SECONDS", 0.0)
+    enclosure.folder().rmdir()
+    assert not root.exists()
+
+
+def processes_with(text: str) -> list[int]:
+    """Those with this in their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and text in (entry / "cmdline").read_bytes().decode():
+                found.append(int(entry.name))
+    return found
 
 
 def test_a_machine_that_cannot_is_told_what_it_lacks(
