@@ -27,6 +27,7 @@ from animus_kit.documents.errors import DocumentError
 from animus_kit.documents.result import Provenance
 from animus_kit.documents.sandbox import SandboxReport
 from animus_kit.status import from_rpc_error
+from animus_orchestrator.store import agents as agent_store
 from tests.orchestrator.agents import CLASS, STATE, Agent
 from tests.orchestrator.samples import digest, pipeline, single, step_yaml
 from tests.orchestrator.steering import attempt_of, expire, hurry
@@ -528,4 +529,20 @@ def test_what_it_writes_into_messages_reaches_no_terminal_and_no_query(world, sc
     assert world.state(run.name) in ("FAILED", "RUNNING")
     report = SandboxReport.from_bytes(node.result(name).sandbox_report)
     assert report.attempt == name
+    scene.unchanged()
+
+
+def test_ever_new_spools_fill_no_table(world, scene):
+    node = scene.hostile
+    ids = sorted(str(uuid.uuid4()) for _ in range(agent_store.SPOOLS_KEPT + 10))
+    for one in ids:
+        with world.engine.begin() as conn:
+            assert agent_store.lock_spools(conn, [(node.name, one)]) == {(node.name, one): 0}
+    with world.engine.connect() as conn:
+        kept = (
+            conn.execute(sa.text("SELECT spool_id FROM agent_spools WHERE agent = :a"), {"a": node.name})
+            .scalars()
+            .all()
+        )
+    assert set(kept) == set(ids[10:]), "the newest"
     scene.unchanged()

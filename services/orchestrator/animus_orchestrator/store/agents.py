@@ -263,10 +263,18 @@ class Standing:
     cordoned: str
     drain_time: datetime | None
     preempting: bool
+    now: datetime
+    """The transaction's time, read along."""
 
 
 _SESSIONS = sa.select(
-    agents.c.id, agents.c.session, agents.c.revoked, agents.c.cordoned, agents.c.drain_time, agents.c.preempting
+    agents.c.id,
+    agents.c.session,
+    agents.c.revoked,
+    agents.c.cordoned,
+    agents.c.drain_time,
+    agents.c.preempting,
+    sa.func.now().label("now"),
 ).where(agents.c.id == among("ids", sa.Text))
 _SESSIONS_HELD = _SESSIONS.order_by(agents.c.id).with_for_update(read=True, key_share=True)
 
@@ -278,7 +286,7 @@ def sessions(conn: Connection, ids: Iterable[str], *, hold: bool) -> dict[str, S
     if not wanted:
         return {}
     rows = conn.execute(_SESSIONS_HELD if hold else _SESSIONS, {"ids": wanted})
-    return {row.id: Standing(row.session, row.revoked, row.cordoned, row.drain_time, row.preempting) for row in rows}
+    return {row.id: Standing(*row[1:]) for row in rows}
 
 
 def lock_spools(conn: Connection, spools: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
@@ -291,8 +299,27 @@ def lock_spools(conn: Connection, spools: Iterable[tuple[str, str]]) -> dict[tup
             .values([{"agent": agent, "spool_id": spool, "last_seq": 0} for agent, spool in missing])
             .on_conflict_do_nothing(index_elements=["agent", "spool_id"])
         )
+        _trim_spools(conn, sorted({agent for agent, _ in missing}))
         found |= _lock_known(conn, missing)
     return found
+
+
+SPOOLS_KEPT = 64
+"""Of each agent, the newest. A node has one spool at a time; one that announces ever new ones fills no table. What it says
+again of a spool that is forgotten meets the other bounds: an attempt ends once, a log grows by offset, metrics by index."""
+
+
+def _trim_spools(conn: Connection, agent_ids: list[str]) -> None:
+    conn.execute(
+        sa.text("""
+            DELETE FROM agent_spools AS s USING (
+                SELECT agent, spool_id, row_number() OVER (PARTITION BY agent ORDER BY create_time DESC, spool_id) AS place
+                FROM agent_spools WHERE agent = ANY(:agents)
+            ) AS p
+            WHERE s.agent = p.agent AND s.spool_id = p.spool_id AND p.place > :kept
+        """),
+        {"agents": agent_ids, "kept": SPOOLS_KEPT},
+    )
 
 
 def _lock_known(conn: Connection, spools: list[tuple[str, str]]) -> dict[tuple[str, str], int]:

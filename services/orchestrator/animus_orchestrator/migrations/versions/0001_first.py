@@ -233,6 +233,7 @@ def upgrade() -> None:
             agent TEXT NOT NULL,
             spool_id TEXT NOT NULL,
             last_seq BIGINT NOT NULL,
+            create_time TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
             PRIMARY KEY (agent, spool_id),
             FOREIGN KEY(agent) REFERENCES agents (id)
         )""")
@@ -342,7 +343,8 @@ def upgrade() -> None:
     # What was planned, decided, written and measured is never changed.
     grant(op, "SELECT, INSERT", "pipeline_versions", "plans", "policy_snapshots", "step_outputs", "log_chunks")
     grant(op, "SELECT, INSERT", "metric_points")
-    grant(op, "SELECT, INSERT, UPDATE", "pipelines", "runs", "steps", "attempts", "agents", "agent_spools")
+    grant(op, "SELECT, INSERT, UPDATE", "pipelines", "runs", "steps", "attempts", "agents")
+    grant(op, "SELECT, INSERT, UPDATE, DELETE", "agent_spools")
     grant(op, "SELECT, INSERT, UPDATE", "join_tokens", "dispatch_alive")
     grant(op, "SELECT, INSERT, DELETE", "agent_logs")
     grant(op, "SELECT, INSERT, UPDATE", "pools", "quotas")
