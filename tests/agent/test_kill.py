@@ -187,7 +187,7 @@ def test_kill_at_any_time(node: Node) -> None:
     node.settle()
     for name, known in node.known.items():
         lost = known.results[0].failure_class == Failure.FAILURE_CLASS_LOST_CONTAINER
-        assert lost or known.results[0].state == State.STATE_SUCCEEDED, (name, known.results)
+        assert lost or known.results[0].state == State.STATE_SUCCEEDED, (name, known.text, known.results)
         assert len(known.results) == 1 and node.created().count(identifier(name)) <= 1
         assert known.text == b"begin\ndone\n" or lost
     node.check_nothing_left()

@@ -178,6 +178,26 @@ def test_an_attempt_of_another_boot_is_told_as_lost_and_begins_nothing(
     two.stop()
 
 
+def test_what_is_adopted_without_a_lease_begins_when_it_has_one(
+    life: Callable[[], Process], fake_world: World, starts: list[str]
+) -> None:
+    one = life()
+    order = fake_world.order("fake")
+    # Accepted by a process that died at once; its lease ran out meanwhile.
+    directory = AttemptDirectory(one.parts.attempts_dir / identifier(order[0]))
+    directory.create(*order)
+    directory.mark("lease", deadline=SystemClock().monotonic() - 1.0)
+    one.spool.accept(order[0], pb.SpoolEvent(attempt=order[0]).SerializeToString())
+    one.stop()
+    two = life()
+    until(lambda: directory.read("sandbox"), "its preparation")
+    assert two.state_of(order[0]) == State.STATE_PREPARING and starts == []
+    two.direct(order[0], Intent.INTENT_KEEP)
+    until(lambda: two.state_of(order[0]) == State.STATE_SUCCEEDED, "its end")
+    assert starts == [identifier(order[0])]
+    two.stop()
+
+
 def test_no_room_is_stated_where_the_disk_is_full(
     life: Callable[[], Process], fake_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

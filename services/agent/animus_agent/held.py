@@ -264,7 +264,8 @@ class Holdings:
         self._parts.quota.start(volumes)
 
     def resume(self) -> None:
-        """Starts the threads of what was adopted."""
+        """Starts the threads of what was adopted. Leases went on without us: what has none begins nothing."""
+        self.fence()
         with self._lock:
             adopted = [held for held in self._held.values() if held.thread is None]
         for held in adopted:
