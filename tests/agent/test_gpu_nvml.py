@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,9 @@ static int told(const char *name) { const char *v = getenv(name); return v ? ato
 static long number(void *device) { return (long)device; }
 int nvmlInit_v2(void) { return told("FAKE_INIT"); }
 int nvmlShutdown(void) { return 0; }
+#ifndef OLD
 int nvmlEventSetCreate(void **set) { *set = (void *)7; return 0; }
+#endif
 int nvmlEventSetFree(void *set) { return 0; }
 int nvmlDeviceRegisterEvents(void *device, unsigned long long types, void *set) { return 3; }
 int nvmlEventSetWait_v2(void *set, void *event, unsigned timeout) {
@@ -48,24 +49,30 @@ int nvmlDeviceGetMinorNumber(void *device, unsigned *minor) { *minor = number(de
 int nvmlDeviceGetMemoryInfo(void *device, unsigned long long *memory) {
   if (told("FAKE_LOST") == number(device)) return 15;
   memory[0] = 150754820096ULL; return 0; }
+#ifndef OLD
 int nvmlDeviceGetTotalEccErrors(void *device, int kind, int counter, unsigned long long *count) {
   *count = told("FAKE_ECC") == number(device) ? 3 : 0; return kind == 1 && counter == 0 ? 0 : 2; }
 int nvmlDeviceGetRemappedRows(void *device, unsigned *c, unsigned *u, unsigned *pending, unsigned *failed) {
   *c = *u = *failed = 0; *pending = told("FAKE_ROWS") == number(device); return 0; }
 int nvmlDeviceGetMigMode(void *device, unsigned *current, unsigned *pending) {
   *current = *pending = told("FAKE_MIG") == number(device); return told("FAKE_MIG") ? 0 : 3; }
+#endif
 """
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def build(folder: Path, *options: str) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("needs a C compiler: the fake driver's library is built here")
-    folder = tmp_path_factory.mktemp("nvml")
     (folder / "fake.c").write_text(FAKE)
-    subprocess.run([compiler, "-shared", "-fPIC", "-w", "-o", folder / "fake.so", folder / "fake.c"], check=True)
-    yield folder / "fake.so"
+    command = [compiler, "-shared", "-fPIC", "-w", *options, "-o", folder / "fake.so", folder / "fake.c"]
+    subprocess.run(command, check=True)
+    return folder / "fake.so"
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("nvml"))
 
 
 def copied(library: Path, tmp_path: Path) -> NvmlInventory:
@@ -122,3 +129,8 @@ def test_a_device_that_fell_off_the_bus_is_gone_and_a_driver_that_does_not_start
     monkeypatch.setenv("FAKE_INIT", "9")
     found = copied(library, tmp_path).read()
     assert found.devices == () and "error 9" in found.reason
+
+
+def test_an_older_driver_without_the_newer_functions_tells_what_it_has(library: Path, tmp_path: Path) -> None:
+    found = NvmlInventory(str(build(tmp_path, "-DOLD"))).read()
+    assert [d.trouble for d in found.devices] == ["", ""] and found.devices[0].minor == 0

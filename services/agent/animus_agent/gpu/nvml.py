@@ -80,7 +80,7 @@ class NvmlInventory:
             raise NvmlError("NVML does not start", code)
         events = ctypes.c_void_p()
         # Optional on some platforms; without it the counters below still tell.
-        if nvml.nvmlEventSetCreate(ctypes.byref(events)) == 0:
+        if _optional(nvml, "nvmlEventSetCreate")(ctypes.byref(events)) == 0:
             self._events = events
         self._nvml = nvml
         return nvml
@@ -91,7 +91,7 @@ class NvmlInventory:
         driver = _text(lambda buffer: nvml.nvmlSystemGetDriverVersion(buffer, _TEXT))
         version = ctypes.c_int()
         cuda = ""
-        if nvml.nvmlSystemGetCudaDriverVersion_v2(ctypes.byref(version)) == 0:
+        if _optional(nvml, "nvmlSystemGetCudaDriverVersion_v2")(ctypes.byref(version)) == 0:
             cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
         found, lost = [], []
         for index in range(count.value):
@@ -133,18 +133,18 @@ class NvmlInventory:
         if (xid := self._xids.get(uuid)) is not None:
             return f"XID {xid}"
         errors = ctypes.c_ulonglong()
-        code = nvml.nvmlDeviceGetTotalEccErrors(handle, _UNCORRECTED, _VOLATILE, ctypes.byref(errors))
+        code = _optional(nvml, "nvmlDeviceGetTotalEccErrors")(handle, _UNCORRECTED, _VOLATILE, ctypes.byref(errors))
         if _supported(code, "nvmlDeviceGetTotalEccErrors") and errors.value:
             return f"{errors.value} uncorrected memory errors since the driver was loaded"
         rows = [ctypes.c_uint() for _ in range(4)]  # corrected, uncorrected, pending, failed
-        code = nvml.nvmlDeviceGetRemappedRows(handle, *(ctypes.byref(row) for row in rows))
+        code = _optional(nvml, "nvmlDeviceGetRemappedRows")(handle, *(ctypes.byref(row) for row in rows))
         if _supported(code, "nvmlDeviceGetRemappedRows"):
             if rows[3].value:
                 return "a memory row could not be remapped"
             if rows[2].value:
                 return "a memory row waits to be remapped: reset the device"
         current, pending = ctypes.c_uint(), ctypes.c_uint()
-        code = nvml.nvmlDeviceGetMigMode(handle, ctypes.byref(current), ctypes.byref(pending))
+        code = _optional(nvml, "nvmlDeviceGetMigMode")(handle, ctypes.byref(current), ctypes.byref(pending))
         if _supported(code, "nvmlDeviceGetMigMode") and (current.value or pending.value):
             return "MIG mode is on: only whole devices are given"
         return ""
@@ -167,6 +167,11 @@ class NvmlInventory:
                 handle = ctypes.c_void_p(event.device)
                 uuid = _text(lambda buffer, h=handle: nvml.nvmlDeviceGetUUID(h, buffer, _TEXT))
                 self._xids.setdefault(uuid, event.data)
+
+
+def _optional(nvml: ctypes.CDLL, name: str) -> Callable[..., int]:
+    """A function that older drivers do not have; then it answers that this is not supported."""
+    return getattr(nvml, name, None) or (lambda *_: _NOT_SUPPORTED)
 
 
 def _ok(code: int, what: str) -> None:
