@@ -43,7 +43,7 @@ def running(operator: Client, run: str) -> bool:
     return answer.status == 200 and any(found["state"] == "STATE_RUNNING" for found in answer.json["steps"])
 
 
-@pytest.mark.parametrize("victim", programs.ALL)
+@pytest.mark.parametrize("victim", [*programs.ALL, programs.POSTGRES])
 def test_a_run_survives_the_death_of(
     layout: Layout, operator: Client, project: Project, prepared: tuple[str, dict[str, str]], victim: str
 ) -> None:
