@@ -228,7 +228,8 @@ class World(Nodes):
     def _lose(self, key: Key, reason: str, until: datetime | None) -> None:
         uid, step, number = key
         self.change(uid, lambda graph: graph.lose(step, number, self.now, reason=reason, message="", lease_until=until))
-        self.given[self.leases[key].agent].discard(key)
+        if reason == "DISOWNED":
+            self.given[self.leases[key].agent].discard(key)
 
     # -- between them -----------------------------------------------------------------------------------------------
 
@@ -260,7 +261,9 @@ class World(Nodes):
 
     def _reconcile(self, node: Node, *, hears: bool) -> None:
         stated_at = self.spoke[node.id] = self.now
-        self.given[node.id] = {k for k in self.given[node.id] if k not in node.held}
+        # What was lost before it was listed takes room until now: it may have arrived, and stand still there.
+        live = set(self._live())
+        self.given[node.id] = {k for k in self.given[node.id] if k in live and k not in node.held}
         used = [*node.held.values(), *node.orphans.values()]
         busy = {g for c in used for g in c.gpus}
         free = tuple(g for g in (f"{node.id}-g{i}" for i in range(GPUS)) if g not in busy)

@@ -26,6 +26,7 @@ from animus_orchestrator.dispatch.writer import Limits, Writer
 from animus_orchestrator.store import agents as agent_store
 from tests.orchestrator.agents import CAPABILITIES, Agent
 from tests.orchestrator.samples import pipeline, step_yaml
+from tests.orchestrator.world import until
 
 STATE = run_pb2.Attempt.State
 LIMITS = Limits(lease=timedelta(seconds=60))
@@ -243,3 +244,31 @@ def test_a_session_that_ends_behind_its_last_status_is_closed(world, project):
     mine.apply([StatusWork(opened.session, status), Close(opened.session)])
     with transaction(world.engine) as conn:
         assert not agent_store.get(conn, one.name).agent.session_open
+
+
+def test_what_was_lost_before_it_was_listed_takes_room_until_the_agent_has_spoken(world, project):
+    """Its assignment may have arrived late, and stand still on the node without a lease."""
+    many_steps(world, project, 2)
+    mine, one = writer(world), enrolled(world, project)
+    (opened,) = mine.apply([hello(one, 1)])
+    (given,) = opened.directive.assignments
+    with transaction(world.engine) as conn:
+        passed = sa.text("UPDATE attempts SET lease_until = now() - interval '1 s' WHERE name = :name")
+        conn.execute(passed, {"name": given.attempt})
+    reaper = Reaper(world.engine, SystemClock(), LIMITS.lease, LIMITS.lease)
+
+    def lost() -> bool:
+        reaper.tick()
+        with world.engine.connect() as conn:
+            query = sa.text("SELECT state FROM attempts WHERE name = :name")
+            return conn.execute(query, {"name": given.attempt}).scalar_one() == "LOST"
+
+    until(lost)
+    for _ in range(2):
+        (looked,) = mine.apply([Look((opened.session,))])
+        assert not looked[one.name].assignments
+    status = pb.Status(sequence=2, room=pb.Room(attempts=1, cpu_millis=64000, memory_bytes=1 << 40))
+    status.client_time.GetCurrentTime()
+    (directive,) = mine.apply([StatusWork(opened.session, status)])
+    (again,) = directive.assignments
+    assert again.attempt != given.attempt

@@ -169,6 +169,9 @@ def take_status(batch: Batch, session: SessionState, status: pb.Status, wall: da
     _note_clock(batch.conn, before, session.agent)
     session.unschedulable = agents.unschedulable(session.agent)
     session.listed = {h.attempt for h in status.held}
+    for name in session.doubted:
+        session.given.pop(name, None)
+    session.doubted = set()
     session.released = {}
     for name in session.listed:
         size = session.given.pop(name, None)

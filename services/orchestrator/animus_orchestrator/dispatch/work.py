@@ -38,6 +38,8 @@ class SessionState:
     """Of these the ones that are not its own: told in the log when they change."""
     given: dict[str, Size] = field(default_factory=dict)
     """Attempts leased to it that no Status has listed yet."""
+    doubted: set[str] = field(default_factory=set)
+    """Those of `given` that were lost: whether the agent has them its next Status tells."""
     released: dict[str, Size] = field(default_factory=dict)
     """Attempts of the last Status that have ended since."""
     sizes: dict[str, Size] = field(default_factory=dict)
