@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -25,10 +24,8 @@ def make(batch: Batch, sessions: list[SessionState], limits: Limits) -> dict[str
         return {}
     names = {n for s in sessions for n in s.listed} | {n for s in sessions for n in s.given}
     given = {n for s in sessions for n in s.given}
-    rows = queue.attempts_by_name(batch.conn, names, documents=given - batch.leased.keys())
-    for name, lease in batch.leased.items():
-        if name in rows:  # its documents were signed just now
-            rows[name] = replace(rows[name], contract=lease.contract, grant=lease.grant)
+    rows = queue.attempts_by_name(batch.conn, names - batch.rows.keys(), documents=given)
+    rows |= {name: row for name, row in batch.rows.items() if name in names}
     # What is left, not what a lease begins with: a push renews nothing, and an assignment that is sent again is older.
     leases = {name: max(row.lease_until - batch.now - limits.lease_margin, timedelta(0)) for name, row in rows.items()}
     for session in sessions:
@@ -57,7 +54,11 @@ def _directive(session: SessionState, rows: dict[str, queue.AttemptRow], leases:
         row = rows.get(name)
         if row is None or not row.live or row.agent != session.agent.id:
             # Ended before the agent ever listed it; if the assignment did arrive, its next Status is told STALE.
-            session.ended(name)
+            if row is not None and row.state == AttemptState.LOST.value:
+                # And then it stands still there, and takes room: until that Status nobody knows.
+                session.doubted.add(name)
+            else:
+                session.ended(name)
         elif row.state == AttemptState.CANCELING.value:
             out.attempts.add(attempt=name, intent=_INTENT.INTENT_CANCEL).lease_duration.FromTimedelta(leases[name])
         elif leases[name]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -97,6 +97,9 @@ def apply(batch: Batch, works: Sequence[EventsWork], contracts: Contracts, limit
             spools[key] = event.seq
             try:
                 if _apply_one(state, work, event):
+                    row = rows[event.attempt]
+                    ended = state.loaded[row.run_uid].graph.attempts[row.step, row.number]
+                    batch.rows[row.name] = replace(row, state=ended.state.value)
                     batch.touch(work.session).ended(event.attempt)
                     ack.ended.append(event.attempt)
             except StaleAttempt:
@@ -108,6 +111,7 @@ def apply(batch: Batch, works: Sequence[EventsWork], contracts: Contracts, limit
         ack.message.seq = spools[key]
         ack.message.stale_attempts.extend(stale)
         acks[id(work)] = ack
+    batch.graphs |= state.loaded
     agent_store.save_spools(conn, spools)
     _save(state)
     return acks
@@ -134,7 +138,13 @@ def _load(
         succeeding.pop(uid, None)
     for uid in succeeding:
         del partial[uid]
-    return graph_store.load(conn, whole | set(partial) | set(succeeding), partial=partial, succeeding=succeeding)
+    return graph_store.load(
+        conn,
+        whole | set(partial) | set(succeeding),
+        partial=partial,
+        succeeding=succeeding,
+        names={row.step for _, row, _ in own if row.run_uid in succeeding},
+    )
 
 
 def _check(

@@ -40,7 +40,10 @@ def lease(
     partial: dict[int, set[int]] = {}
     for p in placements:
         partial.setdefault(run_of[p.step_uid], set()).add(p.step_uid)
-    loaded = graph_store.load(batch.conn, partial, partial=partial, skip_locked=True)
+    # What this transaction has locked and read already, to commit what came before, is not read again.
+    loaded = {uid: batch.graphs[uid] for uid, steps in partial.items() if _holds(batch.graphs.get(uid), steps)}
+    others = {uid: steps for uid, steps in partial.items() if uid not in loaded}
+    loaded |= graph_store.load(batch.conn, others, partial=others, skip_locked=True)
     plans = queue.step_plans(batch.conn, [p.step_uid for p in placements])
     rows: list[queue.Lease] = []
     poisoned: list[tuple[queue.StepPlan, str]] = []
@@ -61,6 +64,7 @@ def lease(
             continue
         rows.append(row)
         batch.leased[row.name] = row
+        batch.rows[row.name] = queue.as_leased(row, plan, limits.lease)
         session = batch.touch(by_agent[p.agent])
         session.given[row.name] = session.sizes[row.name] = Size(plan.cpu_millis, plan.memory_bytes, p.gpu_uuids)
         given.setdefault(p.agent, []).append(row.name)
@@ -71,9 +75,14 @@ def lease(
     return given
 
 
+def _holds(one: graph_store.Loaded | None, step_uids: set[int]) -> bool:
+    return one is not None and step_uids <= {step.uid for step in one.graph.steps.values()}
+
+
 def _refuse(batch: Batch, poisoned: list[tuple[queue.StepPlan, str]]) -> None:
     if not poisoned:
         return
+    batch.graphs.clear()
     loaded = graph_store.load(batch.conn, [plan.run_uid for plan, _ in poisoned])
     for plan, message in poisoned:
         loaded[plan.run_uid].graph.refuse(plan.step, "CONTRACT_INVALID", message[:1024], batch.now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine
 
@@ -36,7 +36,7 @@ from animus_orchestrator.dispatch.work import (
 from animus_orchestrator.domain.errors import AgentRevoked, SessionSuperseded
 from animus_orchestrator.store import agents as agent_store
 from animus_orchestrator.store import queue
-from animus_orchestrator.store.graph import db_now
+from animus_orchestrator.store.graph import Loaded, db_now
 
 log = get_logger(__name__)
 
@@ -58,30 +58,46 @@ class Limits:
         return self.lease - self.lease_margin
 
 
+_RESTORED = ("agent", "stated", "listed", "given", "doubted", "released", "sizes", "unschedulable", "closed")
+"""What a batch may change of a session."""
+
+
 class Batch:
     """What one transaction knows. Sessions it changes go back to what they were if it does not commit."""
 
     def __init__(self, conn: Connection):
         self.conn = conn
-        self.now = db_now(conn)
         self.events: list[Event] = []
         """For the outbox, written together at the end: a statement for all."""
         self.refused: dict[str, list[Refusal]] = {}
         """Agent id → what it said and nobody believed."""
         self.leased: dict[str, queue.Lease] = {}
         """By the attempt's name."""
+        self.rows: dict[str, queue.AttemptRow] = {}
+        """Attempts as this transaction leaves them, of those that it leased or ended."""
+        self.graphs: dict[int, Loaded] = {}
+        """Runs that it has locked, as it has written them. Whoever changes one otherwise takes it out."""
+        self._now: datetime | None = None
         self._before: dict[int, tuple[SessionState, dict]] = {}
 
     def refuse(self, agent: str, reason: str, **what: object) -> None:
         """To be told in the log."""
         self.refused.setdefault(agent, []).append({"reason": reason, **what})
 
+    @property
+    def now(self) -> datetime:
+        """The transaction's time."""
+        if self._now is None:
+            self._now = db_now(self.conn)
+        return self._now
+
+    @now.setter
+    def now(self, told: datetime) -> None:
+        self._now = told
+
     def touch(self, session: SessionState) -> SessionState:
         if id(session) not in self._before:
-            state = {
-                f: copy.copy(getattr(session, f))
-                for f in ("agent", "stated", "listed", "given", "released", "sizes", "unschedulable", "closed")
-            }
+            state = {f: copy.copy(getattr(session, f)) for f in _RESTORED}
             self._before[id(session)] = (session, state)
         session.version += 1
         return session
@@ -227,6 +243,9 @@ class Writer:
         # A result is taken only of an agent that is not revoked before this is committed.
         hold = any(isinstance(w, EventsWork) and any(e.HasField("result") for e in w.events.events) for w in works)
         current = agent_store.sessions(batch.conn, [s.agent.id for s in present.values()], hold=hold)
+        for standing in current.values():
+            batch.now = standing.now
+            break
         refused: dict[int, AppError] = {}
         for key, session in present.items():
             standing = current.get(session.agent.id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -82,10 +82,14 @@ _STEPS = sa.select(
 ).outerjoin_from(steps, attempts, (_a.step_uid == _s.uid) & (_a.number == _s.current_attempt))  # fmt: skip
 _WHOLE = _STEPS.where(_s.run_uid == among("runs", sa.BigInteger))
 _SOME = _STEPS.where(_s.uid == among("some", sa.BigInteger))
-_FOLLOWING = _STEPS.where(
-    _s.run_uid == among("runs", sa.BigInteger), _s.state == "PENDING",
-    _s.dependencies.overlap(sa.bindparam("names", type_=sa.ARRAY(sa.Text))),
-)  # fmt: skip
+_SOME_AND_FOLLOWING = _STEPS.where(
+    (_s.uid == among("some", sa.BigInteger))
+    | (
+        (_s.run_uid == among("runs", sa.BigInteger))
+        & (_s.state == "PENDING")
+        & _s.dependencies.overlap(sa.bindparam("names", type_=sa.ARRAY(sa.Text)))
+    )
+)
 _NAMED = _STEPS.where(_s.run_uid == among("runs", sa.BigInteger), _s.name == among("names", sa.Text))
 _REST = (
     sa.select(_s.run_uid, _s.state)
@@ -106,13 +110,14 @@ def load(
     *,
     partial: Mapping[int, set[int]] | None = None,
     succeeding: Mapping[int, set[int]] | None = None,
+    names: Collection[str] = (),
     skip_locked: bool = False,
 ) -> dict[int, Loaded]:
     """Locks runs and reads their graphs.
 
     `partial` names, for a run, the only steps to read; enough for transitions that end nothing. `succeeding` is enough
-    for those whose steps end well: with them is read what waits for them, what that waits for, and of the rest the
-    states. With `skip_locked` runs that somebody else holds are left out.
+    for those whose steps end well, which `names` names: with them is read what waits for them, what that waits for, and
+    of the rest the states. With `skip_locked` runs that somebody else holds are left out.
     """
     wanted = sorted(set(run_uids))
     if not wanted:
@@ -127,16 +132,17 @@ def load(
     some = {uid for chosen in (partial, succeeding) for run in loaded.keys() & chosen.keys() for uid in chosen[run]}
     if whole:
         _take(loaded, conn.execute(_WHOLE, {"runs": whole}))
-    if some:
-        _take(loaded, conn.execute(_SOME, {"some": list(some)}))
     if ending := [uid for uid in loaded if uid in succeeding]:
+        values = {"some": list(some), "runs": ending, "names": list(names)}
+        _take(loaded, conn.execute(_SOME_AND_FOLLOWING, values))
         _load_after(conn, loaded, ending)
+    elif some:
+        _take(loaded, conn.execute(_SOME, {"some": list(some)}))
     return loaded
 
 
 def _load_after(conn: Connection, loaded: dict[int, Loaded], ending: list[int]) -> None:
-    names = {name for uid in ending for name in loaded[uid].graph.steps}
-    _take(loaded, conn.execute(_FOLLOWING, {"runs": ending, "names": list(names)}))
+    """What the steps that may become ready wait for besides, and the states of all others."""
     graphs = [loaded[uid].graph for uid in ending]
     missing = {d for graph in graphs for s in graph.steps.values() for d in s.dependencies if d not in graph.steps}
     if missing:

@@ -236,6 +236,30 @@ class AttemptRow:
         return self.state in LIVE_STATES
 
 
+def as_leased(lease: Lease, plan: StepPlan, duration: timedelta) -> AttemptRow:
+    """The row of a lease as `insert_leases` writes it."""
+    return AttemptRow(
+        name=lease.name,
+        step_uid=lease.step_uid,
+        number=lease.number,
+        run_uid=lease.run_uid,
+        step=plan.step,
+        agent=lease.agent,
+        instance_id=lease.instance_id,
+        listed=False,
+        state="LEASED",
+        ran=False,
+        lease_until=lease.lease_time + duration,
+        cpu_millis=plan.cpu_millis,
+        memory_bytes=plan.memory_bytes,
+        gpu_uuids=lease.gpu_uuids,
+        contract=lease.contract,
+        grant=lease.grant,
+        log_size=0,
+        metric_count=0,
+    )
+
+
 _a = attempts.c
 _ROWS = sa.select(
     _a.name, _a.step_uid, _a.number, _a.run_uid, steps.c.name.label("step"), _a.agent, _a.instance_id, _a.listed,
