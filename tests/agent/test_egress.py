@@ -12,6 +12,7 @@ import pytest
 
 from animus.orchestrator.v1 import run_pb2
 from animus_agent.attempt import steps
+from animus_agent.attempt.failure import FailureClass
 from animus_agent.egress import proxy, record, rules
 from animus_agent.egress.gateway import Gateway
 from animus_agent.egress.rules import Ceiling
@@ -278,6 +279,8 @@ def test_a_node_that_cannot_or_may_not_refuses_before_anything_runs(fake_world: 
         steps.execute(fake_world.attempt(fake_world.order("fake", network=network(allow)), reporter))
         failure = reporter.results[0].failure
         assert failure is not None and not reporter.text
+        # What a node's rule forbids is not tried again.
+        assert (failure.failure_class is FailureClass.POLICY) == (failure.reason == "EGRESS_NOT_ON_NODE")
         return failure.reason
 
     assert reason("a.example:443") == "NETWORK_UNSUPPORTED"

@@ -216,6 +216,9 @@ def classify(error: Exception) -> Failure:
         case BlobError(reason="STORAGE_QUOTA_EXCEEDED"):
             # Another attempt would be refused as well.
             return Failure(FailureClass.POLICY, error.reason, message)
+        case ContractRefused(reason="EGRESS_NOT_ON_NODE"):
+            # The rule of whoever runs the nodes; asking again changes nothing.
+            return Failure(FailureClass.POLICY, error.reason, message)
         case BlobError() | AgentError():
             return Failure(FailureClass.INFRASTRUCTURE, error.reason, message)
         case OSError():
