@@ -20,10 +20,10 @@ from tests.chaos import checker, enclosure
 from tests.chaos.history import History
 
 KEEP = Path(__file__).resolve().parent.parent.parent / "out" / "chaos"
-# Beyond the storm: starting, coming to rest, reading everything.
-AROUND_SECONDS = 150.0
+# Beyond the storm: starting, and coming to rest.
+AROUND_SECONDS = 105.0
 # And then reading what can be read, ending everything, and the report.
-END_SECONDS = 120.0
+END_SECONDS = 75.0
 
 
 def main(arguments: list[str] | None = None) -> int:

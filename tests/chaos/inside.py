@@ -27,7 +27,7 @@ POLL_SECONDS = 0.5
 # On a slower machine, or a busy one, faults come as much more seldom: it needs the time to come back from each.
 USUAL_START_SECONDS = 15.0
 SLOWEST_PACE = 2.5
-COLLECT_SECONDS = 75.0
+COLLECT_SECONDS = 45.0
 REST_SECONDS = 60.0
 
 
