@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -201,7 +201,8 @@ def dispatch_process(world: World, log: Path) -> Iterator[tuple[subprocess.Popen
 
 @dataclass(frozen=True)
 class Report:
-    """rss: bytes of the dispatch process for each agent. cpu: its share of a core while they idle."""
+    """rss: bytes of the dispatch process for each agent. cpu: its share of a core while they idle. probed: by how much
+    the caller's probe grew meanwhile."""
 
     agents: int
     connect_seconds: float
@@ -209,10 +210,18 @@ class Report:
     rss_per_agent: float
     cpu: float
     errors: list[str]
+    probed: int = 0
 
 
 def measure(
-    world: World, log: Path, count: int, seconds: float, interval: float, processes: int = 2, settle: float = 0.0
+    world: World,
+    log: Path,
+    count: int,
+    seconds: float,
+    interval: float,
+    processes: int = 2,
+    settle: float = 0.0,
+    probe: Callable[[], int] = lambda: 0,
 ) -> Report:
     """Connects `count` agents, lets them settle, and measures `seconds` of their idling."""
     with dispatch_process(world, log) as (dispatch, port):
@@ -227,13 +236,14 @@ def measure(
                 _line(client)
             connected = time.monotonic() - begin
             time.sleep(settle)
-            used, at = processor(dispatch.pid), time.monotonic()
+            used, at, grown = processor(dispatch.pid), time.monotonic(), probe()
             for client in clients:
                 client.stdin.write("go\n")
                 client.stdin.flush()
             told = [_line(client) for client in clients]
             cpu = (processor(dispatch.pid) - used) / (time.monotonic() - at)
             rss = (memory(dispatch.pid) - before) / count
+            grown = probe() - grown
         finally:
             for client in clients:
                 with suppress(ProcessLookupError):
@@ -241,7 +251,7 @@ def measure(
                 client.wait()
     return Report(
         count, connected, [ms for one in told for ms in one["heartbeats_ms"]], rss, cpu,
-        [error for one in told for error in one["errors"]],
+        [error for one in told for error in one["errors"]], grown,
     )  # fmt: skip
 
 
