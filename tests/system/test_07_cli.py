@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from animus_cli.main import app
 from animus_cli.stack.layout import Layout
-from tests.system.world import Project, pipeline, step
+from tests.system.world import Project, pipeline, step, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,49 @@ def test_a_run_is_canceled(animus: Any, applied: dict[str, Path]) -> None:
     ok(animus("run", "cancel", "c1"))
     status, answer, _ = animus("run", "watch", "c1")
     assert status == 6 and answer["run"]["state"] == "STATE_CANCELED"
+
+
+def test_a_bounded_project_waits_and_says_for_what(animus: Any, applied: dict[str, Path], tmp_path: Path) -> None:
+    quota = ok(animus("quota", "set", "--runs", "1", "--cpu", "4", "--weight", "2"))
+    assert (quota["limits"], quota["weight"]) == ({"cpuMillis": "4000", "activeRuns": "1"}, 2)
+    assert animus("quota", "set", "--runs", "9", "--as", "stranger")[0] == 4
+    ok(animus("run", "submit", "--pipeline", "slow", "--run-id", "q1", "--priority", "5"))
+    ok(animus("run", "submit", "--pipeline", "slow", "--run-id", "q2"))
+    waiting = ok(animus("run", "show", "q2"))
+    assert (waiting["run"]["state"], waiting["run"]["stateReason"]) == ("STATE_QUEUED", "QUOTA")
+    assert "sleep waits, QUOTA" in ok(animus("run", "show", "q2", output="table"))
+    assert "active runs" in ok(animus("quota", "show", output="table"))
+    ok(animus("run", "cancel", "q1"))
+    animus("run", "watch", "q1")
+    wait_for(lambda: ok(animus("run", "show", "q2"))["run"]["stateReason"] != "QUOTA", 60, "the second run's turn")
+    ok(animus("run", "cancel", "q2"))
+    animus("run", "watch", "q2")
+
+    ok(animus("pool", "create", "far", "--description", "nobody is here"))
+    assert ok(animus("pool", "update", "far", "--pause"))["paused"]
+    assert {p["name"] for p in ok(animus("pool", "list"))["pools"]} == {"pools/default", "pools/far"}
+    (planned,) = ok(animus("run", "plan", "--pipeline", "slow", "--pool", "far"))["steps"]
+    assert planned["waitReason"] == "UNPLACEABLE"
+    assert {o["reason"] for o in planned["obstacles"]} == {"POOL"}
+    assert animus("run", "submit", "--pipeline", "slow", "--pool", "nowhere")[0] == 1
+
+    ok(animus("quota", "set", "--runs", "none", "--cpu", "none", "--stored", "1"))
+    folder = tmp_path / "more"
+    folder.mkdir()
+
+    def push() -> tuple[int, Any, str]:
+        (folder / "one").write_text(str(time.monotonic()))  # what is there already takes no room
+        return animus("dataset", "push", folder, "-d", "more")
+
+    # The catalog learns it from the log.
+    assert wait_for(lambda: _refused(push()), 60, "the refusal") == "STORAGE_QUOTA_EXCEEDED"
+    assert reason(animus("run", "submit", "--pipeline", "slow")) == (1, "QUOTA_EXCEEDED")
+    ok(animus("quota", "set", "--stored", "none"))
+    wait_for(lambda: push()[0] == 0, 60, "room again")
+
+
+def _refused(result: tuple[int, Any, str]) -> str:
+    return reason(result)[1] if result[0] else ""
 
 
 def test_a_plan_that_changed_is_refused(animus: Any, applied: dict[str, Path]) -> None:
