@@ -10,7 +10,9 @@ import pytest
 from animus_agent.attempt import outputs, steps
 from animus_agent.attempt.attempt import Attempt
 from animus_agent.attempt.failure import CANCELED, AttemptFailed, FailureClass
+from animus_agent.attempt.ports import SMALL_BLOBS, SMALL_BYTES
 from animus_agent.attempt.prepare import work_folder
+from animus_agent.errors import BlobError
 from animus_agent.sandbox.quota import Volume
 from animus_agent.testing import MemoryReporter, World, limits
 from animus_kit.documents import manifest
@@ -190,6 +192,38 @@ def test_nothing_else_is_uploaded_than_was_hashed(fake_world: World, change: str
     failure, reason = refusal(attempt, outputs.upload)
     assert failure is OURS and reason in ("OUTPUT_CHANGED", "BLOB_CORRUPT")
     assert digest not in fake_world.blobs.written and fake_world.blobs.sealed == []
+
+
+def test_small_outputs_are_at_hand_for_the_next_step(fake_world: World) -> None:
+    """A chain of steps often stays on one node."""
+    attempt, folder = ended(fake_world, "o", "large")
+    (folder / "o/x").write_bytes(b"passed on")
+    (folder / "large/x").write_bytes(bytes(SMALL_BYTES + 1))
+    outputs.hash_outputs(attempt)
+    outputs.upload(attempt)
+    outputs.keep(attempt)
+    small, large = attempt.outputs if attempt.outputs[0].digest.name == "o" else reversed(attempt.outputs)
+    fake_world.blobs.reads.clear()
+    epoch = attempt.order.action.source_date_epoch
+    tree = fake_world.trees.get(small.digest.manifest, epoch, manifest.ARTIFACT, fake_world.blobs)
+    assert (tree.path / "x").read_bytes() == b"passed on" and not tree.fresh
+    assert fake_world.trees.verify(tree)
+    assert fake_world.blobs.reads == []
+    with pytest.raises(BlobError):
+        fake_world.trees.get(large.digest.manifest, epoch, manifest.ARTIFACT, fake_world.blobs)
+
+
+def test_small_and_large_outputs_are_all_uploaded_and_sealed(fake_world: World) -> None:
+    attempt, folder = ended(fake_world, "o", "p")
+    for number in range(SMALL_BLOBS + 10):
+        (folder / "o" / str(number)).write_bytes(b"%d" % number)
+    (folder / "o/large").write_bytes(bytes(SMALL_BYTES))
+    (folder / "p/x").write_bytes(b"x" * 1000)
+    outputs.hash_outputs(attempt)
+    outputs.upload(attempt)
+    for output in attempt.outputs:
+        assert {e.digest for e in output.entries} | {output.digest.manifest} <= fake_world.blobs.written.keys()
+    assert sorted(fake_world.blobs.sealed) == sorted(output.digest.manifest for output in attempt.outputs)
 
 
 def test_a_cancel_does_not_wait_for_a_large_file(fake_world: World) -> None:

@@ -59,6 +59,8 @@ class Attempt:
     """No process of its container is left, and `collected` is final."""
     metrics: dict[str, float] = field(default_factory=dict)
     outputs: list[HashedOutput] = field(default_factory=list)
+    small: dict[str, bytes] = field(default_factory=dict)
+    """Files and manifests of the outputs that were read to be uploaded, by digest."""
     sandbox_report: bytes = b""
     provenance: bytes = b""
     failure: Failure | None = None

@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -103,12 +103,37 @@ def upload(attempt: Attempt) -> None:
         with ThreadPoolExecutor(PARALLEL_UPLOADS, thread_name_prefix="upload") as pool:
             for done in [pool.submit(job) for job in jobs]:
                 done.result()
+    attempt.small = small
     if small:
         # After the large ones, since a seal speaks of all that its manifest names.
         sink.write_small(small, [digest for digest in manifests if digest in small])
     for digest in manifests:
         if digest not in small:
             sink.seal(digest)
+
+
+def keep(attempt: Attempt) -> None:
+    """Puts small outputs where the next step of a chain looks for its inputs: it often runs on this very node, and fetches
+    them while everybody waits. Once the result is told, so that nobody waits for this."""
+    epoch = attempt.order.action.source_date_epoch
+    for output in attempt.outputs:
+        needed = {entry.digest for entry in output.entries} | {output.digest.manifest}
+        if needed <= attempt.small.keys():
+            # As any other source: what it gives is hashed again. It is a cache, and whatever goes wrong in it is no
+            # reason to tell the result twice.
+            with suppress(Exception):
+                attempt.ports.trees.get(output.digest.manifest, epoch, manifest.ARTIFACT, _Read(attempt.small))
+    attempt.small = {}
+
+
+class _Read:
+    """A BlobSource of what was read already."""
+
+    def __init__(self, blobs: dict[str, bytes]) -> None:
+        self._blobs = blobs
+
+    def open(self, digest: str, container_digest: str) -> Iterator[bytes]:
+        return iter((self._blobs[digest],))
 
 
 def _small(attempt: Attempt, files: dict[str, tuple[Path, manifest.Entry]]) -> tuple[dict[str, bytes], int]:

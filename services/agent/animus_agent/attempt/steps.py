@@ -132,6 +132,8 @@ def report(attempt: Attempt) -> None:
             log_size_bytes=log_size,
         )
     )
+    if succeeded:
+        outputs.keep(attempt)
 
 
 STEPS: tuple[Step, ...] = (
