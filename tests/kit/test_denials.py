@@ -7,7 +7,9 @@ import sqlalchemy as sa
 
 from animus_kit.actor import Actor
 from animus_kit.db.denials import Denials
+from animus_kit.errors import Aborted, InvalidArgument, PermissionDenied, ResourceExhausted, Unavailable
 from animus_kit.server.context import CallContext
+from animus_kit.server.door import Door
 from animus_kit.testing.schema import create_kit_tables
 from animus_kit.tls import Peer
 
@@ -73,3 +75,30 @@ def test_a_broken_database_does_not_turn_a_denial_into_an_error(engine, clock):
     engine.dispose()
     broken = sa.create_engine("postgresql+psycopg://", creator=lambda: 1 / 0)
     Denials(broken, "catalog", clock).record(context(), "x.y", "projects/p")
+
+
+def test_what_a_node_is_refused_for_is_told_and_what_befalls_it_is_not(engine, clock):
+    door = Door("catalog", "animus.local", {}, denials=Denials(engine, "catalog", clock))
+    node = CallContext(
+        request_id="r", peer=Peer("agent", "node-1", "spiffe://animus.local/agent/node-1"), method="/a.B/C",
+        actor=Actor("agent/node-1"),
+    )  # fmt: skip
+    service = CallContext(request_id="r", peer=Peer("service", "audit", "spiffe://x"), method="/a.B/C")
+    for error in (
+        Unavailable("away"),
+        Aborted("another session"),
+        ResourceExhausted("busy", retry_after=1.0),
+        RuntimeError("ours"),
+    ):
+        door.note(node, error)
+    door.note(service, PermissionDenied("no"))
+    door.note(None, PermissionDenied("no"))
+    Door("catalog", "animus.local", {}).note(node, PermissionDenied("no"))
+    assert told(engine) == []
+    for error in (PermissionDenied("no"), InvalidArgument("what?"), ResourceExhausted("more than was granted")):
+        door.note(node, error)
+    found = [payload for _, _, _, payload in told(engine)]
+    assert [payload["reason"] for payload in found] == [
+        PermissionDenied.reason, InvalidArgument.reason, ResourceExhausted.reason
+    ]  # fmt: skip
+    assert {payload["peer"] for payload in found} == {"agent/node-1"}
