@@ -56,6 +56,10 @@ class Fleet:
                     self._rooms.remove(agent)
         return self._rooms
 
+    def reset(self) -> None:
+        """A batch failed: sessions that it opened do not exist. All are learnt anew when they ask."""
+        self._rooms, self._known, self.total = Rooms(), {}, Amount()
+
     def leave(self, session: SessionState) -> None:
         """The session is over."""
         known = self._known.get(session.agent.id)

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from animus.agent.v1 import dispatch_pb2 as pb
 from animus_kit.log import get_logger
 from animus_orchestrator.dispatch.batcher import Batcher
+from animus_orchestrator.dispatch.choosing import LEASES_AT_ONCE
 from animus_orchestrator.dispatch.idle import Idle
 from animus_orchestrator.dispatch.work import Look, SessionState
 from animus_orchestrator.domain.errors import SessionSuperseded
@@ -90,6 +91,10 @@ class Link:
                 self._pushed -= 1
             else:
                 self._room.release()
+
+
+def _assigned(directives: dict[str, pb.Directive | Exception]) -> int:
+    return sum(len(one.assignments) for one in directives.values() if isinstance(one, pb.Directive))
 
 
 class Links:
@@ -176,7 +181,10 @@ class Links:
                     self._send(await self._batcher.submit(Look(changed)))
                 if self._links and not self.draining:
                     everyone = tuple(link.session for link in self._links.values())
-                    self._send(await self._batcher.submit(Look(everyone, only_work=True)))
+                    found = await self._batcher.submit(Look(everyone, only_work=True))
+                    self._send(found)
+                    if _assigned(found) >= LEASES_AT_ONCE:
+                        self._wake.set()  # as many as one transaction may: there is more
                 # A burst of notices is one look: the first is answered at once, those behind it together.
                 await asyncio.sleep(BURST_SECONDS)
             except Exception:  # the database is away: the next round looks again

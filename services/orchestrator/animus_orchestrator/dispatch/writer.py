@@ -134,6 +134,7 @@ class Writer:
             if batch is not None:
                 batch.restore()
                 self._contracts.forget(batch.leased)
+                self._fleet.reset()
             raise
 
     def _apply(self, batch: Batch, works: Sequence[Work]) -> list[object]:
