@@ -32,7 +32,7 @@ from animus_orchestrator.domain.errors import (
     TokenUsed,
 )
 from animus_orchestrator.store import agents as store
-from animus_orchestrator.store import join_tokens
+from animus_orchestrator.store import certificates, join_tokens
 from animus_orchestrator.store.facts import SERVICE, agent_actor, emit_agent
 from animus_orchestrator.store.graph import notify
 from animus_orchestrator.store.listen import SESSION
@@ -163,7 +163,7 @@ class Enrolment:
             raise AgentUnknown(f"agents/{agent_id} does not exist")
         renewed = agents.renew_identity(found.agent)
         store.save_decision(conn, renewed)
-        store.replace_identity(conn, agent_id, values)
+        certificates.replace_identity(conn, agent_id, values)
         # Whoever is connected with the old keys is superseded, whichever dispatch process it is on.
         notify(conn, SESSION, [f"{agent_id}/{renewed.session}"])
         return [serial for serial in (found.serial, found.next_serial) if serial]
@@ -194,7 +194,7 @@ class Enrolment:
             dsse.open_unverified(found.attestation_certificate, AttestationCertificate.NOUN)[0]
         )
         attested, envelope = self._attest(found.agent.id, found.attestation_key, last.serial + 1, now)
-        store.set_attestation(conn, found.agent.id, envelope, attested.not_after)
+        certificates.set_attestation(conn, found.agent.id, envelope, attested.not_after)
         emit_agent(
             conn,
             "orchestrator.agent.attestation-renewed",
@@ -219,7 +219,7 @@ class Enrolment:
             if serial == found.next_serial or found.next_key_digest != digest or pem is None:
                 certificate = self._authority.sign(request.tls_csr, agent_id, self._clock.now())
                 pem = certificate.pem
-                store.set_next_certificate(
+                certificates.set_next(
                     conn,
                     agent_id,
                     serial=certificate.serial,

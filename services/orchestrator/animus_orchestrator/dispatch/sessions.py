@@ -20,8 +20,8 @@ from animus_orchestrator.domain.errors import AgentRevoked, AgentUnknown, Certif
 from animus_orchestrator.domain.quota import Amount
 from animus_orchestrator.domain.scheduler import Gpu, Room
 from animus_orchestrator.store import agents as agent_store
+from animus_orchestrator.store import certificates, queue
 from animus_orchestrator.store import graph as graph_store
-from animus_orchestrator.store import queue
 from animus_orchestrator.store.facts import SERVICE, agent_actor, emit_agent, emit_facts
 from animus_orchestrator.store.listen import SESSION
 
@@ -62,7 +62,7 @@ def _admitted(
     if found.agent.revoked:
         raise AgentRevoked(f"agents/{agent_id} is revoked")
     if serial == found.next_serial:
-        agent_store.promote_certificate(conn, agent_id, serial)
+        certificates.promote(conn, agent_id, serial)
         emit_agent(conn, "orchestrator.agent.certificate-renewed", agent_id, {"serial": serial}, agent_actor(agent_id))
     elif serial != found.serial:
         raise CertificateSuperseded(f"certificate {serial} of agents/{agent_id} is no longer in use")

@@ -1,9 +1,9 @@
-"""Agents, their sessions, spools and certificates."""
+"""Agents, their sessions and spools."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -363,47 +363,3 @@ def spool_seqs(conn: Connection, spools: Sequence[tuple[str, str]]) -> dict[tupl
         return {}
     rows = conn.execute(_SPOOL_SEQS, {"agents": [a for a, _ in spools], "spools": [s for _, s in spools]})
     return {(row.agent, row.spool_id): row.last_seq for row in rows}
-
-
-def set_next_certificate(
-    conn: Connection, agent_id: str, *, serial: str, certificate: bytes, key_digest: str, expire_time: datetime
-) -> None:
-    conn.execute(
-        sa.update(agents)
-        .where(agents.c.id == agent_id)
-        .values(
-            next_serial=serial, next_certificate=certificate, next_key_digest=key_digest, next_expire_time=expire_time
-        )
-    )
-
-
-def set_attestation(conn: Connection, agent_id: str, certificate: bytes, not_after: datetime) -> None:
-    conn.execute(
-        sa.update(agents)
-        .where(agents.c.id == agent_id)
-        .values(attestation_certificate=certificate, attestation_not_after=not_after)
-    )
-
-
-def replace_identity(conn: Connection, agent_id: str, values: Mapping[str, Any]) -> None:
-    """New keys, and what the token fixes. No certificate of before is good any more."""
-    nothing = dict.fromkeys(("next_serial", "next_certificate", "next_key_digest", "next_expire_time"))
-    conn.execute(sa.update(agents).where(agents.c.id == agent_id).values({**nothing, **values}))
-
-
-def promote_certificate(conn: Connection, agent_id: str, serial: str) -> bool:
-    """The next certificate was used: from now on only it is good."""
-    statement = (
-        sa.update(agents)
-        .where(agents.c.id == agent_id, agents.c.next_serial == serial)
-        .values(
-            serial=agents.c.next_serial,
-            certificate=agents.c.next_certificate,
-            certificate_expire_time=agents.c.next_expire_time,
-            next_serial=None,
-            next_certificate=None,
-            next_key_digest=None,
-            next_expire_time=None,
-        )
-    )
-    return conn.execute(statement).rowcount == 1
