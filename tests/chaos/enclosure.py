@@ -26,6 +26,7 @@ from tests.chaos import netns
 
 CGROUPS = Path("/sys/fs/cgroup")
 YOUNG_SECONDS = 60.0
+INTERRUPTED_SECONDS = 75.0
 FOLDERS, PREFIX = Path("/var/tmp"), "animus-chaos-"
 _PR_SET_PDEATHSIG = 1
 
@@ -101,8 +102,9 @@ def _watch(command: Sequence[str], root: Path, seconds: float) -> int:
         return 124
     except KeyboardInterrupt:
         # The run got it too, and tells what it knows.
+        print("chaos: ending in good order; once more ends it at once", file=sys.stderr)
         with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-            inside.wait(10)
+            inside.wait(INTERRUPTED_SECONDS)
         return 130
     finally:
         inside.kill()
