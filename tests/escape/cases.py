@@ -147,7 +147,7 @@ RESOURCES = [
          {"folder": "/animus/outputs/o", "count": 1_000_000}, ("DISK_LIMIT", "OUTPUT_VOLUME_FULL"), exits=True,
          changes={"outputs": ("o",)}, control="room", room_arguments={"count": 100}),
     Case("too-many-outputs", "more files than the contract allows", (), "many-files",
-         {"folder": "/animus/outputs/o", "count": 1001}, ("USER_ERROR", "OUTPUT_TOO_MANY_ENTRIES"),
+         {"folder": "/animus/outputs/o", "count": 1001}, ("DISK_LIMIT", "OUTPUT_TOO_MANY_ENTRIES"),
          changes={"outputs": ("o",)}, control="room", room_arguments={"count": 999}),
     Case("log-flood", "32 MiB of log", (), "flood-log", {"size": 32 * MIB}, ("LOG_LIMIT", "LOG_LIMIT"), control="room",
          room_arguments={"size": MIB // 2}),

@@ -188,6 +188,37 @@ REPORT = sandbox.SandboxReport(
     host=HOST,
     host_class=HOST.host_class,
 )
+EGRESS_REPORT = replace(
+    REPORT,
+    egress=sandbox.Egress(
+        allow=("data.example.org:443",),
+        decisions=(
+            sandbox.EgressDecision(
+                destination="data.example.org:443",
+                allowed=True,
+                reason="ALLOWED",
+                addresses=("192.0.2.7", "2001:db8::7"),
+                connections=2,
+                sent_bytes=517,
+                received_bytes=2**53 + 1,
+                first_time=NOW,
+                last_time=LATER,
+            ),
+            sandbox.EgressDecision(
+                destination="169.254.169.254:80",
+                allowed=False,
+                reason="NOT_IN_CONTRACT",
+                addresses=(),
+                connections=1,
+                sent_bytes=0,
+                received_bytes=0,
+                first_time=NOW,
+                last_time=NOW,
+            ),
+        ),
+        unlisted=3,
+    ),
+)
 OUTPUTS = (result.OutputDigest(name="model", manifest=digest("8"), files=3, bytes=2**53 + 1),)
 PROVENANCE = result.Provenance(
     attempt=ATTEMPT,
@@ -293,5 +324,6 @@ DOCUMENTS: dict[str, shape.Document | result.Provenance] = {
     "provenance": PROVENANCE,
     "recipe": RECIPE,
     "sandbox-report": REPORT,
+    "sandbox-report-egress": EGRESS_REPORT,
     "trust-bundle": BUNDLE,
 }

@@ -164,8 +164,19 @@ def test_the_environment_is_whole_and_explicit():
     assert [one.name for one in ACTION.environment] == sorted(one.name for one in ACTION.environment)
 
 
+def test_a_way_out_is_in_the_environment_where_there_is_one():
+    network = Network(mode="allow-list", allow=("example.org:443",))
+    env = {one.name: one.value for one in process_environment([("NO_PROXY", "*")], 1, 0, network)}
+    assert env["https_proxy"] == env["HTTP_PROXY"] == "http://127.0.0.1:3128" and env["NO_PROXY"] == "*"
+    assert not {name for name in (one.name.lower() for one in process_environment([], 1, 0)) if "proxy" in name}
+
+
 def test_a_network_is_none_or_names_hosts():
-    for arguments in ({"mode": "none", "allow": ("a:1",)}, {"mode": "allow-list", "allow": ()}):
+    for arguments in (
+        {"mode": "none", "allow": ("a:1",)},
+        {"mode": "allow-list", "allow": ()},
+        {"mode": "allow-list", "allow": ("a:65536",)},
+    ):
         with pytest.raises(DocumentError):
             Network(**arguments)
 

@@ -71,7 +71,7 @@ def test_an_unknown_field_is_refused(name):
 def test_each_required_field_is_required(name):
     document = samples.DOCUMENTS[name]
     whole = document.to_dict()
-    optional = {"checkpoint", "code", "accelerator", "gpuUuids", "project", "requestId", "experiment"} | {
+    optional = {"checkpoint", "code", "accelerator", "egress", "gpuUuids", "project", "requestId", "experiment"} | {
         "cpuFlagsSha256",
         "configurationSha256",
         "seccompSha256",
