@@ -24,7 +24,7 @@ from pathlib import Path
 from animus_agent.egress import namespace
 from animus_agent.errors import CommandNotRunnable, SandboxUnavailable, StartFailed
 from animus_agent.files import boot_id, write_atomic
-from animus_agent.sandbox import oci, seccomp
+from animus_agent.sandbox import oci, processes, seccomp
 from animus_agent.sandbox.cgroup import Cgroups
 from animus_agent.sandbox.driver import Collected, Handle, Phase, SandboxSpec, Usage
 
@@ -50,8 +50,8 @@ class RuncDriver:
     name = "runc"
 
     def __init__(self, state: Path, cgroups: Cgroups, *, runc: str = "", conmon: str = "", setarch: str = "") -> None:
-        self._runc = runc or _program("runc")
-        self._conmon = conmon or _program("conmon")
+        self._runc = runc or processes.program("runc")
+        self._conmon = conmon or processes.program("conmon")
         self._setarch = setarch or shutil.which("setarch") or ""
         self._makers = {os.path.basename(program).encode() for program in (self._runc, self._conmon)}
         self._state = state
@@ -182,7 +182,7 @@ class RuncDriver:
         pidfd = self._conmon_pidfd(handle)
         if pidfd is not None:
             try:
-                ended = _poll(pidfd, wait_seconds)
+                ended = processes.ended(pidfd, wait_seconds)
             finally:
                 os.close(pidfd)
             if not ended:
@@ -224,8 +224,9 @@ class RuncDriver:
             arguments = Path(f"/proc/{self._pid(handle)}/cmdline").read_bytes().split(b"\0")
         except OSError:
             return False
-        # Before it has become the step's program it is `runc init`.
-        if arguments[0] == self._runc.encode() and arguments[1:2] == [b"init"]:
+        # Before it has become the step's program it is `runc init`, by whatever name: ours may be a wrapper of runc. A
+        # step's program that calls itself so is at worst started once more, which runc refuses.
+        if arguments[1:] == [b"init", b""]:
             return True
         fifo.unlink(missing_ok=True)
         return False
@@ -241,7 +242,7 @@ class RuncDriver:
     def terminate(self, handle: Handle) -> bool:
         # The kernel drops a signal to the first process of a pid namespace unless that has a handler for it, and a
         # shell in its place passes none on: then those below that listen are told themselves.
-        listening = [pid for pid in self._cgroups.processes(handle.id) if _catches(pid, signals.SIGTERM)]
+        listening = [pid for pid in self._cgroups.processes(handle.id) if processes.catches(pid, signals.SIGTERM)]
         first = self._pid(handle)
         for pid in [first] if first in listening else listening:
             with suppress(ProcessLookupError):
@@ -258,7 +259,7 @@ class RuncDriver:
                     self._end_creators(handle.id)
                 gone = self._cgroups.kill(handle.id)
                 # conmon has still to write the exit code, and the last of the log.
-                over = watched is None or _poll(watched, KILL_AGAIN_SECONDS)
+                over = watched is None or processes.ended(watched, KILL_AGAIN_SECONDS)
             finally:
                 if watched is not None:
                     os.close(watched)
@@ -275,16 +276,9 @@ class RuncDriver:
         return self._cgroups.frozen(handle.id)
 
     def _creators(self, container: str) -> list[int]:
-        """conmon and runc at work on a container; read off the process table, for nobody may have noted them."""
-        # Another agent on this machine may have an attempt of the same name; it has another folder.
-        found, name, root = [], container.encode(), f"--root={self._state}".encode()
-        for entry in os.scandir("/proc"):
-            if entry.name.isdigit():
-                with suppress(OSError):
-                    arguments = Path(entry.path, "cmdline").read_bytes().split(b"\0")
-                    if name in arguments and root in arguments and os.path.basename(arguments[0]) in self._makers:
-                        found.append(int(entry.name))
-        return found
+        """conmon and runc at work on a container, whether or not anybody noted them. Another agent on this machine may
+        have an attempt of the same name; it has another folder."""
+        return processes.running(self._makers, {container.encode(), f"--root={self._state}".encode()})
 
     def _end_creators(self, container: str) -> None:
         for pid in self._creators(container):
@@ -372,7 +366,7 @@ class RuncDriver:
         pidfd = self._conmon_pidfd(handle)
         if pidfd is not None:
             try:
-                _poll(pidfd, KILL_TIMEOUT_SECONDS)
+                processes.ended(pidfd, KILL_TIMEOUT_SECONDS)
             finally:
                 os.close(pidfd)
 
@@ -386,28 +380,6 @@ class RuncDriver:
         if check and result.returncode != 0:
             raise StartFailed(f"runc {arguments[0]}: {result.stderr.decode(errors='replace').strip()[:2000]}")
         return result
-
-
-def _program(name: str) -> str:
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")
-    if not found:
-        raise SandboxUnavailable(f"{name} is not installed", f"{name.upper()}_MISSING")
-    return found
-
-
-def _catches(pid: int, signal: int) -> bool:
-    """Whether a process has a handler of its own for a signal."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("SigCgt:"):
-                return bool(int(line.split()[1], 16) >> (signal - 1) & 1)
-    return False
-
-
-def _poll(pidfd: int, seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(max(0, int(seconds * 1000))))
 
 
 def _read_line(fd: int, seconds: float) -> bytes:
