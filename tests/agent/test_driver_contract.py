@@ -1,6 +1,7 @@
 """What every driver must do. A new driver joins by appearing in `drivers`."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -224,6 +225,26 @@ def test_another_process_goes_on_with_the_handle_alone(bench: Bench) -> None:
     assert other.collect(handle).exit_code == 0
     other.destroy(handle)
     assert handle.id not in bench.again().ids()
+
+
+@requires_runc
+def test_a_created_container_is_let_go_on_by_the_next_process(runc_bench: Bench, node_dir: Path) -> None:
+    """Also where runc is a script that calls it, as vendors' runtimes are."""
+    from animus_agent.sandbox.runc import RuncDriver
+
+    wrapper = node_dir / "vendor-runc"
+    wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("runc")} "$@"\n')
+    wrapper.chmod(0o755)
+    driver, other = (RuncDriver(node_dir / "runc", runc_bench.driver._cgroups, runc=str(wrapper)) for _ in range(2))
+    handle = driver.prepare(runc_bench.spec("short"))
+    (Path(handle.directory) / "starting").touch()
+    driver._create(handle)
+    assert other.recover(handle) is Phase.STARTING
+    other.resume_start(handle)
+    assert other.recover(handle) is Phase.RUNNING
+    assert other.status(handle, 20.0) is Phase.EXITED
+    assert other.collect(handle).exit_code == 0
+    other.destroy(handle)
 
 
 def test_after_a_reboot_a_running_container_is_lost(bench: Bench) -> None:
