@@ -27,6 +27,7 @@ def own(postgres: Any, tmp_path: Path) -> Iterator[World]:
     database.drop()
 
 
+@pytest.mark.timeout(300)
 def test_two_thousand_agents_idle_on_one_dispatch_process(own: World, tmp_path: Path) -> None:
     def written() -> int:
         """Statuses that were written down. The server counts a moment late."""
