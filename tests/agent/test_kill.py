@@ -25,7 +25,7 @@ State = run_pb2.Attempt.State
 Failure = run_pb2.Attempt.FailureClass
 
 POINTS = int(os.environ.get("ANIMUS_TEST_KILL_POINTS", "100"))
-"""How many deaths, each of one attempt at one point. `make chaos` asks for more."""
+"""How many deaths, each of one attempt at one point. ANIMUS_TEST_SEED repeats a choice of points."""
 AT_ONCE = len(BOUNDARIES)
 SCRIPT = "echo begin; sleep 0.2; cat /animus/inputs/data/a > /animus/outputs/o/x; echo done"
 # Between these the driver has marked the container and cannot know whether it was created: LOST is the true answer.
