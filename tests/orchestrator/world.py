@@ -151,6 +151,9 @@ class World:
         gateway = self.pki.leaf("gateway")
         channel = self._dial(self.serve.port("sync"), gateway)
         stream = self._dial(self.serve.port("stream"), gateway)
+        # On a busy machine the first handshake may take its time, and be given up.
+        for made in (channel, stream):
+            grpc.channel_ready_future(made).result(60)
         self.pipelines = pipeline_pb2_grpc.PipelineServiceStub(channel)
         self.runs = run_pb2_grpc.RunServiceStub(channel)
         self.agents = agent_pb2_grpc.AgentServiceStub(channel)

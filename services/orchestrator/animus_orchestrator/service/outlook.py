@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection
@@ -13,11 +14,12 @@ from animus_kit.clock import Clock
 from animus_orchestrator.domain import agent as agents
 from animus_orchestrator.domain.quota import Standing
 from animus_orchestrator.domain.scheduler import Gpu, Need, Room
-from animus_orchestrator.domain.waiting import Node, Place, Why, explain
+from animus_orchestrator.domain.waiting import WAITING_FOR_ROOM, Node, Place, Why, explain
 from animus_orchestrator.store import nodes as node_store
 from animus_orchestrator.store import pools as pool_store
 from animus_orchestrator.store import quotas, usage
 
+MOMENT = timedelta(seconds=3)
 KEPT_SECONDS = 1.0
 """How old a picture of the nodes may be: it is the same for everybody who asks, and costs more than their question."""
 
@@ -66,9 +68,18 @@ class Outlook:
         return found
 
     def of_steps(self, conn: Connection, rows: Iterable[Any]) -> dict[int, Why]:
-        """By uid, of those rows of the table `steps` that are READY."""
+        """By uid, of those rows of the table `steps` that are READY and have to wait.
+
+        Not of one that became ready just now and is about to be leased: it waits for nothing.
+        """
         ready = [row for row in rows if row.state == "READY"]
-        return dict(zip((r.uid for r in ready), self.why(conn, ((_need(r), r.admitted) for r in ready)), strict=True))
+        why = self.why(conn, ((_need(r), r.admitted) for r in ready))
+        young = self._clock.now() - MOMENT
+        return {
+            row.uid: one
+            for row, one in zip(ready, why, strict=True)
+            if not (one.reason == WAITING_FOR_ROOM and one.eligible and row.ready_time > young)
+        }
 
 
 def _standings(conn: Connection, projects: Iterable[str]) -> dict[str, Standing]:

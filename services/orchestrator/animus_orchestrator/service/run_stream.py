@@ -110,20 +110,22 @@ class RunStreamService(pb_grpc.RunStreamServiceServicer):
 
 
 class _Told:
-    """What a watcher knows of READY steps: by uid, why each waits."""
+    """What a watcher knows of READY steps: by uid, why each waits; None for one that has not waited yet."""
 
     def __init__(self) -> None:
-        self.ready: dict[int, tuple[str, str]] = {}
+        self.ready: dict[int, tuple[str, str] | None] = {}
 
     def news(self, steps: Iterable[Any], why: Mapping[int, Why]) -> list[Any]:
         """Those of the steps whose reason to wait is another than before."""
         changed = []
         for step in steps:
-            one = why.get(step.uid)
-            if one is None:
+            if step.state != "READY":
                 self.ready.pop(step.uid, None)
-            elif self.ready.get(step.uid) != (one.reason, one.message):
-                self.ready[step.uid] = (one.reason, one.message)
+                continue
+            one = why.get(step.uid)
+            before, now = self.ready.get(step.uid), (one.reason, one.message) if one is not None else None
+            self.ready[step.uid] = now
+            if before != now:
                 changed.append(step)
         return changed
 
@@ -148,13 +150,15 @@ def _changes(
 
 def _waits(uid: int, name: str, outlook: Outlook, told: _Told, conn: Any) -> pb.WatchRunResponse | None:
     """READY steps that wait for another reason than the watcher was told."""
-    ready = [s for s in runs.ready_steps(conn, uid) if s.uid in told.ready]
+    ready = runs.ready_steps(conn, uid)
     why = outlook.of_steps(conn, ready)
     changed = told.news(ready, why)
     row = runs.changed_run(conn, uid, 0) if changed else None
     if row is None:
         return None
-    return pb.WatchRunResponse(run=convert.run(row), steps=[convert.step(name, s, [], why=why[s.uid]) for s in changed])
+    return pb.WatchRunResponse(
+        run=convert.run(row), steps=[convert.step(name, s, [], why=why.get(s.uid)) for s in changed]
+    )
 
 
 def _chunks(step_uid: int, number: int, offset: int, conn: Any) -> list[logs.Chunk]:
