@@ -14,6 +14,7 @@ from animus_agent.errors import BlobError, ImageRefused, NodeDiskFull
 from animus_agent.images.cache import ImageCache
 from animus_agent.sandbox import quota
 from animus_agent.testing import PLATFORM, MemoryBlobs, World, layer, put_image
+from animus_agent.trees import TreeCache
 from animus_kit.digest import hex_of, sha256
 
 
@@ -185,6 +186,17 @@ def test_a_full_disk_first_costs_what_nobody_uses(small_disk: Path, blobs: Memor
     assert cache.verify(one)
     assert (cache.get(two, PLATFORM, blobs).path / "a").stat().st_size == 5 << 20
     assert cache.digests() == [two]
+
+
+def test_a_full_disk_costs_inputs_that_nobody_uses_too(small_disk: Path, blobs: MemoryBlobs) -> None:
+    trees = TreeCache(small_disk / "trees")
+    one, two = (blobs.put_tree({"a": os.urandom(5 << 20)}) for _ in range(2))
+    trees.get(one, 0, "dataset", blobs)
+    with trees.holding(one, 0), pytest.raises(NodeDiskFull):
+        trees.get(two, 0, "dataset", blobs)
+    tree = trees.get(two, 0, "dataset", blobs)
+    assert trees.verify(tree)
+    assert [p.name for p in (small_disk / "trees").iterdir()] == [f"{hex_of(two)}-0"]
 
 
 def test_an_image_larger_than_the_disk_is_the_nodes_trouble(small_disk: Path, blobs: MemoryBlobs) -> None:

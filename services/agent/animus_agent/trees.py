@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from animus_agent.errors import BlobCorrupt, ContractRefused
-from animus_agent.files import fsync_directory, opened, remove_tree, syncfs, tree_bytes
+from animus_agent.errors import BlobCorrupt, ContractRefused, NodeDiskFull
+from animus_agent.files import fsync_directory, is_full, opened, remove_tree, syncfs, tree_bytes
 from animus_agent.images.cache import SingleFlight
 from animus_agent.images.manifest import BlobSource
 from animus_kit.digest import hex_of, sha256
@@ -82,7 +82,7 @@ class TreeCache:
         with self.holding(digest, epoch), self._flight.of(key, check):
             fresh = not home.exists()
             if fresh:
-                self._make(digest, epoch, profile, source, check)
+                self._make_room_and_make(digest, epoch, profile, source, check)
                 self.evict()
             os.utime(home)
             return Tree(digest, home / "tree", profile, fresh)
@@ -98,15 +98,16 @@ class TreeCache:
             self._drop(tree.path.parent.name)
         return good
 
-    def evict(self) -> None:
-        """Removes the least recently used of what nobody holds, until the rest fits."""
+    def evict(self, most: int | None = None) -> None:
+        """Removes the least recently used of what nobody holds, until no more than `most` bytes (else `max_bytes`) stay."""
+        most = self._max_bytes if most is None else most
         with self._evicting:
             homes = [p for p in self._directory.iterdir() if not p.name.startswith(".")]
             homes.sort(key=lambda p: p.stat().st_mtime)
             sizes = {home.name: int((home / "bytes").read_text()) for home in homes}
             total = sum(sizes.values())
             for name, size in sizes.items():
-                if total <= self._max_bytes:
+                if total <= most:
                     return
                 with self._lock:
                     if self._held[name]:
@@ -132,6 +133,23 @@ class TreeCache:
         except FileNotFoundError:
             return None
         return gone
+
+    def _make_room_and_make(
+        self, digest: str, epoch: int, profile: str, source: BlobSource, check: Callable[[], None]
+    ) -> None:
+        """A full disk is answered by giving up what nobody uses, once. What was fetched already is kept for it."""
+        try:
+            return self._make(digest, epoch, profile, source, check)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            self.evict(0)
+        try:
+            self._make(digest, epoch, profile, source, check)
+        except OSError as error:
+            if is_full(error):
+                raise NodeDiskFull(f"no room for input {digest}: {error}") from error
+            raise
 
     def _make(self, digest: str, epoch: int, profile: str, source: BlobSource, check: Callable[[], None]) -> None:
         part = self._directory / f".part-{_key(digest, epoch)}"
