@@ -12,12 +12,11 @@ from sqlalchemy import Connection
 from animus.orchestrator.v1 import node_pb2
 from animus_kit.clock import Clock
 from animus_orchestrator.domain import agent as agents
-from animus_orchestrator.domain.quota import Standing
 from animus_orchestrator.domain.scheduler import Gpu, Need, Room
 from animus_orchestrator.domain.waiting import WAITING_FOR_ROOM, Node, Place, Why, explain
 from animus_orchestrator.store import nodes as node_store
 from animus_orchestrator.store import pools as pool_store
-from animus_orchestrator.store import quotas, usage
+from animus_orchestrator.store import quotas
 
 MOMENT = timedelta(seconds=3)
 KEPT_SECONDS = 1.0
@@ -52,7 +51,7 @@ class Outlook:
             return []
         nodes = self.nodes(conn, fresh=fresh)
         pools = pool_store.get_many(conn, {need.pool for need, _ in asked})
-        standing = _standings(conn, {need.project for need, _ in asked})
+        standing = quotas.standings_seen(conn, sorted({need.project for need, _ in asked}))
         known: dict[tuple[object, ...], Why] = {}
         found = []
         for need, admitted in asked:
@@ -80,16 +79,6 @@ class Outlook:
             for row, one in zip(ready, why, strict=True)
             if not (one.reason == WAITING_FOR_ROOM and one.eligible and row.ready_time > young)
         }
-
-
-def _standings(conn: Connection, projects: Iterable[str]) -> dict[str, Standing]:
-    wanted = list(projects)
-    used = usage.used(conn, wanted)
-    found = {}
-    for project in wanted:
-        quota = quotas.get(conn, project)
-        found[project] = Standing(quota.weight, used.get(project, usage.Used()).amount, quota.limits)
-    return found
 
 
 def _need(row: Any) -> Need:

@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
 
-from animus_orchestrator.domain.quota import LIMITS, NO_LIMITS, Limits, Standing
-from animus_orchestrator.store import usage
+from animus_orchestrator.domain.quota import LIMITS, NO_LIMITS, Amount, Limits, Standing
 from animus_orchestrator.store.graph import notify_all
 from animus_orchestrator.store.listen import READY, RUN
 from animus_orchestrator.store.schema import among, quotas, runs, steps
@@ -61,6 +60,17 @@ def save(conn: Connection, one: Quota) -> None:
 # -- what leasing needs -------------------------------------------------------------------------------------------------
 
 _WRITTEN = sa.select(quotas).where(_q.project == among("projects", sa.Text))
+_STANDINGS = sa.text("""
+    SELECT p.project, coalesce(q.weight, 1) AS weight, q.cpu_millis, q.memory_bytes, q.gpus, q.active_runs,
+           q.stored_bytes, u.cpu AS used_cpu, u.memory AS used_memory, u.gpus AS used_gpus
+    FROM unnest(CAST(:projects AS text[])) AS p(project)
+    LEFT JOIN quotas AS q ON q.project = p.project
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(c.cpu_millis), 0) AS cpu, coalesce(sum(c.memory_bytes), 0) AS memory,
+               coalesce(sum(c.gpus), 0) AS gpus
+        FROM usage_changes AS c WHERE c.project = p.project
+    ) AS u
+""")
 _LOCK = (
     sa.select(_q.project)
     .where(_q.project == among("projects", sa.Text))
@@ -75,20 +85,25 @@ def standings(conn: Connection, projects: Iterable[str]) -> dict[str, Standing]:
     Projects that have limits stay locked until the transaction ends, so that two dispatch processes cannot both give out
     what is left; nobody waits for anybody.
     """
-    wanted = sorted(projects)
-    written = {row.project: row for row in conn.execute(_WRITTEN, {"projects": wanted})}
-    bounded = {project for project, row in written.items() if _limits(row).bounds_leases}
+    found = standings_seen(conn, sorted(projects))
+    bounded = sorted(project for project, one in found.items() if one.limits.bounds_leases)
     if bounded:
-        locked = set(conn.execute(_LOCK, {"projects": sorted(bounded)}).scalars())
-        wanted = [project for project in wanted if project not in bounded - locked]
-    # Read after the lock: whoever held it before has committed what it gave out.
-    used = usage.used(conn, wanted)
-    found = {}
-    for project in wanted:
-        row = written.get(project)
-        amount = used.get(project, usage.Used()).amount
-        found[project] = Standing(row.weight, amount, _limits(row)) if row is not None else Standing(used=amount)
+        locked = list(conn.execute(_LOCK, {"projects": bounded}).scalars())
+        found = {project: one for project, one in found.items() if not one.limits.bounds_leases}
+        # Read again under the lock: whoever held it before has committed what it gave out.
+        found |= standings_seen(conn, locked)
     return found
+
+
+def standings_seen(conn: Connection, projects: list[str]) -> dict[str, Standing]:
+    """As `standings`, without holding anything: for those who only tell."""
+    rows = conn.execute(_STANDINGS, {"projects": projects}) if projects else ()
+    return {
+        row.project: Standing(
+            row.weight, Amount(int(row.used_cpu), int(row.used_memory), int(row.used_gpus)), _limits(row)
+        )
+        for row in rows
+    }
 
 
 # -- runs under a limit -------------------------------------------------------------------------------------------------
