@@ -32,6 +32,11 @@ SCRIPT = "echo begin; sleep 0.2; cat /animus/inputs/data/a > /animus/outputs/o/x
 AT_CREATION = ("sandbox/runc.py:",)
 
 
+def could_not_fork(known: Known) -> bool:
+    """On a machine under a heavy load the kernel may refuse a step its process: the step's failure, rightly told."""
+    return known.results[0].reason == "NONZERO_EXIT" and b"can't fork" in known.text
+
+
 class Node:
     """An agent that is killed and started again, and a count of the containers that it creates."""
 
@@ -103,6 +108,8 @@ class Node:
             story = f"{name} ({points[id]}): {known.results} {known.text!r}"
             assert len(known.results) == 1, story
             assert created.count(id) <= 1, f"created twice: {story}"
+            if could_not_fork(known):
+                continue
             if known.results[0].state == State.STATE_SUCCEEDED:
                 assert created.count(id) == 1 and known.text == b"begin\ndone\n", story
                 (output,) = known.results[0].outputs
@@ -187,7 +194,9 @@ def test_kill_at_any_time(node: Node) -> None:
     node.settle()
     for name, known in node.known.items():
         lost = known.results[0].failure_class == Failure.FAILURE_CLASS_LOST_CONTAINER
-        assert lost or known.results[0].state == State.STATE_SUCCEEDED, (name, known.text, known.results)
         assert len(known.results) == 1 and node.created().count(identifier(name)) <= 1
+        if could_not_fork(known):
+            continue
+        assert lost or known.results[0].state == State.STATE_SUCCEEDED, (name, known.text, known.results)
         assert known.text == b"begin\ndone\n" or lost
     node.check_nothing_left()
