@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from animus_agent import node
+from animus_agent import node, uids
 from animus_agent.errors import SandboxUnavailable
 from animus_agent.identity import Identity
 from animus_agent.sandbox import canary
@@ -41,6 +41,7 @@ def examine(settings: Settings, output: str) -> int:
                 parts.quota.close()
                 parts.driver.close()
                 parts.gpus.close()
+                uids.release(apart.agent_state_dir)
             report |= {
                 "platform": parts.node.platform,
                 "cpu_millis": parts.node.cpu_millis,
