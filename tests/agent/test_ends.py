@@ -238,7 +238,9 @@ def test_signals_are_by_default_what_they_are_elsewhere(runc_world: World) -> No
     reporter = MemoryReporter()
     steps.execute(runc_world.attempt(runc_world.order("/bin/cat", "/proc/self/status"), reporter))
     (ignored,) = [line for line in reporter.text.decode().splitlines() if line.startswith("SigIgn")]
-    assert int(ignored.split()[1], 16) == 0
+    # 32 and 33 belong to the C library's threads: no program can set them, GNU make leaves them ignored, and a library in
+    # the container that needs them sets them itself.
+    assert int(ignored.split()[1], 16) & ~(0b11 << 31) == 0
 
 
 @requires_runc

@@ -68,7 +68,7 @@ def grant(key, **changes):
         "write_bytes": 1,
         "write_blobs": 1,
         "issue_time": NOW,
-        "expire_time": NOW + timedelta(minutes=5),
+        "expire_time": NOW + timedelta(hours=1),
         **changes,
     }
     return dsse.sign(Grant(**values).to_bytes(), Grant.NOUN, key)
