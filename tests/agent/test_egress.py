@@ -1,5 +1,6 @@
 """The one way out: rules, the proxy over loopback, and containers that have nothing else."""
 
+import asyncio
 import contextlib
 import ipaddress
 import json
@@ -83,6 +84,9 @@ def test_a_name_reaches_public_addresses_and_inner_ones_only_where_the_node_says
         b"", b"GET / HTTP/1.1", b"CONNECT a HTTP/1.1", b"CONNECT a:1", b"CONNECT a:1 HTTP/2", b"CONNECT u@a:b:1 HTTP/1.1",
         b"GET https://a/ HTTP/1.1", b"GET http://u:p@a/ HTTP/1.1", b"GET ftp://a/ HTTP/1.1", b"G\x00T http://a/ HTTP/1.1",
         b"GET http://a:99999/ HTTP/1.1", b"GET  http://a/ HTTP/1.1", b"\xff http://a/ HTTP/1.1",
+        b"GET http://a/ HTTP/1.1\r\nX: a\nHost: other", b"GET http://a/ HTTP/1.1\r\nX: a\rHost: other",
+        b"GET http://a/ HTTP/1.1\r\nX: a\x00", b"GET http://a/ HTTP/1.1\r\nHost: a\r\n , keep-alive",
+        b"GET http://a/ HTTP/1.1\r\nHost : other",
     ],
 )  # fmt: skip
 def test_what_is_no_request_is_refused(head: bytes) -> None:
@@ -226,6 +230,68 @@ def test_the_address_that_was_checked_is_the_one_that_is_dialled(tmp_path: Path,
     assert b"CONNECT_FAILED" in way.connect(there)
     (failed,) = [one for one in way.end().decisions if one.reason == "CONNECT_FAILED"]
     assert failed.allowed and failed.addresses == ("127.0.0.2",)
+
+
+def test_an_own_address_is_reached_only_where_the_node_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rules.is_own(ipaddress.ip_address("127.0.0.1")) and not rules.is_own(ipaddress.ip_address("93.184.216.34"))
+    own = ipaddress.ip_address("93.184.216.34")
+    monkeypatch.setattr(rules, "is_own", lambda address: address == own)
+    assert not Ceiling.parse(["*:443"]).reachable(own, "a.example", 443)
+    assert not Ceiling.parse(["*:443"]).reachable(ipaddress.ip_address("::ffff:93.184.216.34"), "a.example", 443)
+    assert Ceiling.parse(["*:443"], ["93.184.216.34"]).reachable(own, "a.example", 443)
+    assert Ceiling.parse(["93.184.216.34:443"]).reachable(own, "93.184.216.34", 443)
+
+
+def test_a_client_that_does_not_read_is_counted_and_then_cut(
+    tmp_path: Path, far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy, "CLOSE_SECONDS", 0.5)
+    far.answer = b"x" * (32 << 20)
+    there = f"a.example:{far.port}"
+    way = Way(tmp_path, (there,), Ceiling.parse([there], ["127.0.0.0/8"]), {"a.example": ["127.0.0.1"]})
+    moved = way.gateway._record.moved
+
+    def fails(*given: object) -> None:
+        moved(*given)
+        raise OSError("no space")
+
+    monkeypatch.setattr(way.gateway._record, "moved", fails)
+    ended: list[object] = []
+    shut = proxy.Proxy._shut
+
+    async def seen(self: proxy.Proxy, writer: asyncio.StreamWriter) -> None:
+        ended.append(writer)
+        await shut(self, writer)
+
+    monkeypatch.setattr(proxy.Proxy, "_shut", seen)
+    client = socket.create_connection(("127.0.0.1", way.port), 10)
+    client.sendall(f"CONNECT {there} HTTP/1.1\r\n\r\nping".encode())
+    until(lambda: far.received, "the request")
+    open_ = way.gateway._proxy._open
+    assert len(open_) == 1
+    client.shutdown(socket.SHUT_WR)
+    far.close()
+    way.end()
+    assert not open_
+    # Both sides, though the count could not be written.
+    assert len(ended) == 2
+    client.close()
+
+
+def test_what_a_closing_connection_cannot_send_is_dropped_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy, "CLOSE_SECONDS", 0.2)
+
+    async def live() -> None:
+        near, other = socket.socketpair()
+        with other:
+            _, writer = await asyncio.open_connection(sock=near)
+            writer.write(b"x" * (8 << 20))
+            way = proxy.Proxy((), Ceiling(), None)  # type: ignore[arg-type]
+            await asyncio.wait_for(way._shut(writer), 5)
+            await asyncio.sleep(0)
+            assert writer.transport.get_write_buffer_size() == 0 and near.fileno() == -1
+
+    asyncio.run(live())
 
 
 def test_hostile_clients_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 The contract names `host:port`. The node's setting bounds it: `host:port`, `*.suffix:port`, `*:port`. A name is allowed
 by name and then refused by address when it stands for something that is not public: loopback, private, link-local
-(metadata services), multicast, also where such an address is wrapped into IPv6. An address is reached all the same when
+(metadata services), multicast, this node's own, also where such an address is wrapped into IPv6. An address is reached all the same when
 it lies in one of the node's `networks`, or when contract and node both name it literally.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -53,7 +54,21 @@ class Ceiling:
         inner = unwrap(address)
         if _within(inner, self.networks):
             return True
-        return inner.is_global and not inner.is_multicast and not _within(inner, _INNER)
+        if not inner.is_global or inner.is_multicast or _within(inner, _INNER):
+            return False
+        return not is_own(inner) and not is_own(address)
+
+
+def is_own(address: Address) -> bool:
+    """Whether an interface of this node has it. Asks the kernel's routes, and sends nothing: what it would use as the
+    source towards an address of its own is that address."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asked:
+            asked.connect((str(address), 9))
+            return ipaddress.ip_address(asked.getsockname()[0]) == address
+    except OSError:
+        return False  # there is no way to it
 
 
 def split(text: str) -> tuple[str, int]:
