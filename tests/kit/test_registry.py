@@ -134,6 +134,25 @@ def test_a_slow_registry_is_given_up(start: Start, how: str) -> None:
     assert time.monotonic() - begun < 10
 
 
+def test_a_byte_for_each_connection_is_no_progress(start: Start) -> None:
+    def answer(request: Request, stream: ssl.SSLSocket) -> None:
+        stream.sendall(head("200 OK", Content_Length=len(DATA)) + DATA[: len(registry.requests)])
+
+    registry = start(answer)
+    assert isinstance(refusal(registry), RegistryUnavailable)
+    assert len(registry.requests) == SHORT.tries
+
+
+def test_waiting_counts_over_all_connections(start: Start) -> None:
+    def answer(request: Request, stream: ssl.SSLSocket) -> None:
+        stream.sendall(head("200 OK", Content_Length=len(DATA)) + DATA[: len(registry.requests)])
+        time.sleep(0.1)
+
+    registry = start(answer)
+    patience = Patience(window_seconds=0.3, bytes_per_second=100_000, tries=100)
+    assert refusal(registry, patience).reason == "REGISTRY_TOO_SLOW"
+
+
 def test_a_registry_that_never_shakes_hands_is_given_up(start: Start) -> None:
     begun = time.monotonic()
     assert isinstance(refusal(start(nothing, handshake=False)), RegistryUnavailable)

@@ -26,6 +26,8 @@ from animus_kit.registry.errors import NotInRegistry, RegistryDenied, RegistryMi
 from animus_kit.registry.settings import Endpoint, is_repository, origin_of, read_secret
 
 CHUNK_BYTES = 1 << 20
+# What a connection must have brought before the one that breaks after it counts as the first.
+MIN_PROGRESS_BYTES = 64 << 10
 MAX_REDIRECTS = 3
 MAX_TOKEN_BYTES = 64 << 10
 _ACCEPT = ", ".join(
@@ -50,6 +52,14 @@ class Patience:
     window_seconds: float = 30.0
     bytes_per_second: int = 16 << 10
     tries: int = 4
+
+
+@dataclass(slots=True)
+class _Pace:
+    """Seconds waited for a body and bytes that came meanwhile: over all connections of one read."""
+
+    waited: float = 0.0
+    came: int = 0
 
 
 class _Broken(Exception):
@@ -106,26 +116,28 @@ class RegistryClient:
         if PREFIXED_RE.fullmatch(digest) is None or not is_repository(repository):
             raise ValueError(f"not a repository and a digest: {repository!r} {digest!r}")
         path = f"/v2/{repository}/{what}/{digest}"
-        offset, failures = 0, 0
+        offset, failures, progress, pace = 0, 0, 0, _Pace()
         delays = retry.backoff(0.2)
         while True:
             self._give_up()
             try:
-                for chunk in self._body(path, repository, offset):
+                for chunk in self._body(path, repository, offset, pace):
                     offset += len(chunk)
-                    failures = 0
+                    progress += len(chunk)
+                    if progress >= MIN_PROGRESS_BYTES:
+                        failures = 0
                     yield chunk
                     self._give_up()
                 return
             except (_Broken, OSError, http.client.HTTPException) as error:
                 if isinstance(error, ssl.SSLCertVerificationError):
                     raise RegistryDenied(f"{self._endpoint.name}: {error.verify_message}", "REGISTRY_TLS") from error
-                failures += 1
+                failures, progress = failures + 1, 0
                 if failures >= self._patience.tries:
                     raise RegistryUnavailable(f"{self._endpoint.name}: {digest}: {_told(error)}") from error
             self._wait(next(delays))
 
-    def _body(self, path: str, repository: str, offset: int) -> Iterator[bytes]:
+    def _body(self, path: str, repository: str, offset: int, pace: _Pace) -> Iterator[bytes]:
         url = f"https://{_netloc(self._endpoint.origin)}{path}"
         with self._answer(url, repository, offset) as (answer, connection):
             length = answer.length
@@ -136,29 +148,31 @@ class RegistryClient:
                 if not (answer.getheader("Content-Range") or "").startswith(f"bytes {offset}-"):
                     raise RegistryMisbehaved(f"{self._endpoint.name} answers another range than was asked for")
                 skip = 0
-            yield from _after(skip, self._chunks(answer, connection, length))
+            yield from _after(skip, self._chunks(answer, connection, length, pace))
 
-    def _chunks(self, answer: http.client.HTTPResponse, connection: _Connection, length: int) -> Iterator[bytes]:
+    def _chunks(
+        self, answer: http.client.HTTPResponse, connection: _Connection, length: int, pace: _Pace
+    ) -> Iterator[bytes]:
         """Only the time spent waiting counts: a slow reader on our side is not the registry's fault."""
         patience = self._patience
-        left, waited, came = length, 0.0, 0
+        left = length
         if connection.sock is not None:
             connection.sock.settimeout(patience.stall_seconds)
         while left:
             before = time.monotonic()
             chunk = answer.read1(min(left, CHUNK_BYTES))
-            waited += time.monotonic() - before
+            pace.waited += time.monotonic() - before
             if not chunk:
                 raise _Broken(f"the connection ended {left} bytes early")
             left -= len(chunk)
-            came += len(chunk)
+            pace.came += len(chunk)
             yield chunk
-            if waited >= patience.window_seconds:
-                if came < waited * patience.bytes_per_second:
+            if pace.waited >= patience.window_seconds:
+                if pace.came < pace.waited * patience.bytes_per_second:
                     raise RegistryUnavailable(
-                        f"{self._endpoint.name}: {came} bytes in {waited:.0f} s", "REGISTRY_TOO_SLOW"
+                        f"{self._endpoint.name}: {pace.came} bytes in {pace.waited:.0f} s", "REGISTRY_TOO_SLOW"
                     )
-                waited, came = 0.0, 0
+                pace.waited, pace.came = 0.0, 0
 
     @contextmanager
     def _answer(self, url: str, repository: str, offset: int) -> Iterator[tuple[http.client.HTTPResponse, _Connection]]:
@@ -265,7 +279,7 @@ class RegistryClient:
                     raise _Broken(f"the token service answered {answer.status}")
                 raise RegistryDenied(f"{name}: its token service answered {answer.status}")
             length = min(answer.length if answer.length is not None else 0, MAX_TOKEN_BYTES)
-            body = b"".join(self._chunks(answer, connection, length))
+            body = b"".join(self._chunks(answer, connection, length, _Pace()))
         try:
             document = json.loads(body)
             token = document.get("token") or document["access_token"]
