@@ -270,6 +270,8 @@ def test_a_step_that_waited_long_for_its_quota_is_not_passed_within_its_project(
     assert {p.step_uid for p in share_out({"a": aged + small, "b": others}, standings, room)} == {20, 21}
     standings = {"a": Standing(used=Amount(4, 4, 0), limits=Limits(cpu_millis=10))}
     assert {p.step_uid for p in share_out({"a": aged + small}, standings, room)} == {0}
+    lowered = {"a": Standing(limits=Limits(cpu_millis=5))}
+    assert {p.step_uid for p in share_out({"a": aged + small}, lowered, room)} == {10, 11, 12}, "no waiting helps it"
 
 
 def test_a_large_step_gets_its_turn_though_small_ones_never_stop_coming():

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from animus_orchestrator.domain.quota import Amount, Standing, exceeded, shares
+from animus_orchestrator.domain.quota import Amount, Standing, exceeded, never_allowed, shares
 from animus_orchestrator.domain.rooms import Rooms
 from animus_orchestrator.domain.scheduler import Need, Placement, Room, obstacle, take
 
@@ -83,7 +83,8 @@ def distribute(
         _, _, project, one = heapq.heappop(heads)
         if one.need.step_uid not in done and one.need.demand not in too_large:
             if exceeded(standings[project].limits, used[project], one.need):
-                if one.aged:
+                # Of a step that no waiting helps, since a quota was lowered, nobody waits.
+                if one.aged and not never_allowed(standings[project].limits, one.need):
                     continue  # and none behind it, or it would never get its turn
             else:
                 room = rooms.best(one.need)
