@@ -74,6 +74,19 @@ def test_each_queue_gives_its_first_steps_and_what_is_not_admitted_gives_none(wo
     assert {c.need.project.rpartition("-")[2] for c in waiting} == {"many", "few"}
 
 
+def test_a_reserved_step_is_not_leased_while_its_pool_is_paused_or_serves_others(world, pool):
+    with transaction(world.engine) as conn:
+        uids = {c.need.step_uid for c in queue.candidates(conn, reach(pool), 1)}
+    states = {"paused = true": 0, "projects = ARRAY['other']": 0, "projects = ARRAY[:p]": 1, "paused = false": 2}
+    for change, left in states.items():
+        with world.engine.connect() as conn:  # rolled back
+            conn.execute(
+                sa.text(f"UPDATE pools SET {change} WHERE id = :pool AND CAST(:p AS text) IS NOT NULL"),
+                {"pool": pool, "p": f"{pool}-few"},
+            )
+            assert len(queue.ready_among(conn, uids)) == left, change
+
+
 def test_a_long_queue_costs_no_more_than_a_short_one(world, pool):
     """Counted in rows that PostgreSQL touched, not in time."""
     statement = queue._CANDIDATES.text

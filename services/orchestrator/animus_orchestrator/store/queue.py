@@ -76,7 +76,9 @@ _STARVED = sa.text(_QUEUES.format(condition="s.ready_time < now() - CAST(:patien
 _READY_AMONG = sa.text("""
     SELECT s.uid, s.run_uid, s.project, s.pool, s.cpu_millis, s.memory_bytes, s.gpus, s.gpu_model, s.platform,
            s.capabilities, s.selector, s.priority, s.ready_time
-    FROM steps AS s WHERE s.state = 'READY' AND s.admitted AND s.uid = ANY(CAST(:uids AS bigint[]))
+    FROM steps AS s JOIN pools AS p ON p.id = s.pool
+    WHERE s.state = 'READY' AND s.admitted AND s.uid = ANY(CAST(:uids AS bigint[]))
+      AND NOT p.paused AND (cardinality(p.projects) = 0 OR s.project = ANY(p.projects))
 """)
 
 
@@ -106,7 +108,7 @@ def starved(conn: Connection, reach: Reach, patience: timedelta, each: int = 4) 
 
 
 def ready_among(conn: Connection, step_uids: Iterable[int]) -> list[Candidate]:
-    """Those of the steps that are still to be leased."""
+    """Those of the steps that are still to be leased, and that their pools still lease."""
     wanted = list(step_uids)
     return [_candidate(row) for row in conn.execute(_READY_AMONG, {"uids": wanted})] if wanted else []
 
