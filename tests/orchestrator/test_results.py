@@ -78,7 +78,7 @@ def test_a_result_outside_its_contract_is_refused(world, project, agent, wrong, 
     node.succeed(one.attempt, **changes)
     ended = attempt_of(world, one.attempt)
     assert (ended.state, ended.state_reason, ended.failure_class) == (STATE.STATE_FAILED, reason, failure)
-    assert not ended.provenance
+    assert not ended.provenance and not ended.sandbox_report
     assert world.state(run.name) == "FAILED"
     assert not world.steps(run.name)["only"].outputs
 

@@ -182,7 +182,8 @@ def _apply_one(state: _Pass, work: EventsWork, event: pb.SpoolEvent) -> bool:
         case "result":
             result = _result(state, row, event.seq)
             graph.finish(row.step, row.number, result, state.batch.now)
-            _end(state, row, event.result, result)
+            refused = isinstance(state.checked[row.name, event.seq], ResultRefused)
+            _end(state, row, event.result, result, refused)
             return True
     return False
 
@@ -233,7 +234,7 @@ def _points(state: _Pass, row: queue.AttemptRow, told: pb.MetricPoints) -> None:
         state.points.append((tally, logs.Point(i, point.name, point.step, point.value)))
 
 
-def _end(state: _Pass, row: queue.AttemptRow, told: pb.AttemptResult, result: Result) -> None:
+def _end(state: _Pass, row: queue.AttemptRow, told: pb.AttemptResult, result: Result, refused: bool) -> None:
     tally = _tally(state, row)
     if told.log_size_bytes > tally.log_size:
         tally.truncated = True
@@ -241,7 +242,7 @@ def _end(state: _Pass, row: queue.AttemptRow, told: pb.AttemptResult, result: Re
     state.loaded[row.run_uid].proofs[row.step, row.number] = graph_store.Proof(
         # Of a success it was checked; any other would be shown as proof of what nobody verified.
         provenance=told.provenance if succeeded else None,
-        sandbox_report=told.sandbox_report or None,
+        sandbox_report=None if refused else told.sandbox_report or None,
         metrics=result.metrics if succeeded else {},
     )
 
