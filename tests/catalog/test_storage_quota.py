@@ -83,6 +83,10 @@ def test_what_a_project_stores_is_told_to_the_orchestrator_alone(world: Any) -> 
     with transaction(world.engine) as conn:
         blob_store.stage(conn, Scope(project, f"{world.project}/x"), digest_of(b"z"), 5, datetime.now(UTC))
         assert storage.stored(conn, project) == 15
+        # The same bytes, staged again or owned already, are stored once.
+        blob_store.stage(conn, Scope(project, f"{world.project}/y"), digest_of(b"z"), 5, datetime.now(UTC))
+        blob_store.stage(conn, Scope(project, f"{world.project}/y"), digest_of(b"a" * 10), 10, datetime.now(UTC))
+        assert storage.stored(conn, project) == 15
 
 
 def test_an_older_or_broken_event_changes_nothing(world: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, union
 from sqlalchemy.dialects.postgresql import insert
 
 from animus_catalog.store.tables import project_blobs, staged_blobs, storage_quotas
@@ -25,9 +25,7 @@ def limit(conn: Connection, project: str) -> int | None:
 
 
 def stored(conn: Connection, project: str) -> int:
-    """Bytes of the blobs that the project owns and that its attempts have staged."""
-    sums = [
-        select(func.coalesce(func.sum(t.c.size), 0)).where(t.c.project == project)
-        for t in (project_blobs, staged_blobs)
-    ]
-    return sum(int(conn.scalar(one) or 0) for one in sums)
+    """Bytes of the blobs that the project owns or that its attempts have staged, each blob once."""
+    owned, staged = project_blobs, staged_blobs
+    both = union(*(select(t.c.digest, t.c.size).where(t.c.project == project) for t in (owned, staged))).subquery()
+    return int(conn.scalar(select(func.coalesce(func.sum(both.c.size), 0))) or 0)
