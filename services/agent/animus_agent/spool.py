@@ -203,18 +203,26 @@ class Spool:
                 "select coalesce(sum(length(body)), 0) from events where seq <= ? and kind = ?", (seq, LOG)
             ).fetchone()[0]
             self._db.execute("delete from events where seq <= ?", (seq,))
-            self._log_bytes -= freed
+        self._freed(freed)
 
     def forget(self, attempt: str) -> None:
         """Nothing more of this attempt is told; that this node has had it is remembered."""
         with self._write(durable=False):
+            freed = self._one(
+                "select coalesce(sum(length(body)), 0) from events where attempt = ? and kind = ?", attempt, LOG
+            )
             self._db.execute("delete from events where attempt = ?", (attempt,))
             self._db.execute("update attempts set forgotten = 1, ended = 1 where name = ?", (attempt,))
             self._db.execute(
                 "delete from attempts where forgotten = 1 and (select count(*) from attempts) > ? and boot_id <> ?",
                 (REMEMBERED, self._boot),
             )
-            self._log_bytes = self._one("select coalesce(sum(length(body)), 0) from events where kind = ?", LOG)
+        self._freed(freed)
+
+    def _freed(self, size: int) -> None:
+        """Once it is committed: a full disk may refuse that, and the rows are then still there."""
+        with self._lock:
+            self._log_bytes -= size
 
     def close(self) -> None:
         with self._lock:
