@@ -52,7 +52,7 @@ class Process:
     def assign(self, order: tuple[str, bytes, bytes]) -> None:
         assignment = pb.Assignment(attempt=order[0], contract=order[1], grant=order[2])
         assignment.lease_duration.FromTimedelta(timedelta(seconds=60))
-        self.holdings.assign(assignment)
+        self.holdings.assign(assignment, SystemClock().monotonic())
 
     def direct(self, name: str, intent: int, times: int = 2) -> None:
         directive = pb.AttemptDirective(attempt=name, intent=intent)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from animus.agent.v1 import dispatch_pb2 as pb
@@ -130,28 +131,32 @@ class Holdings:
 
     # What we are told.
 
-    def assign(self, assignment: pb.Assignment) -> None:
-        """Takes new work; what this node has had before, in whatever way it ended, is not taken again."""
+    def assign(self, assignment: pb.Assignment, stated_at: float) -> None:
+        """Takes new work; not what this node has had before, in whatever way it ended, nor what came so late that another
+        node may have it. Only called by one thread: `_lock` is not held across the disk, for which the fence would wait."""
         name = assignment.attempt
-        with self._lock:
-            if name in self._held or self._had(name) or self.draining:
-                return
-            deadline = self._clock.monotonic() + assignment.lease_duration.ToTimedelta().total_seconds()
-            directory = AttemptDirectory(self._parts.attempts_dir / identifier(name))
-            reporter = self._reporter(name)
-            try:
-                # The spool does not know it, so that a folder is one that nothing was begun in.
-                directory.remove()
-                directory.create(name, assignment.contract, assignment.grant, durable=False)
-                self._spool.accept(name, reporter.first())
-                self._parts.had.add(directory.id)
-            except (SpoolUnavailable, OSError) as error:
-                # Not taken: it is sent again, here until its lease runs out and then elsewhere.
-                log.error("an attempt could not be accepted", attempt=name, error_text=str(error))
-                directory.remove()
-                return
-            held = self._hold(name, directory, assignment.contract, assignment.grant, deadline, reporter)
+        if name in self._held or self._had(name) or self.draining:
+            return
+        deadline = stated_at + assignment.lease_duration.ToTimedelta().total_seconds()
+        if self._clock.monotonic() >= deadline - self._margin:
+            log.warning("an assignment came too late", attempt=name)
+            return
+        directory = AttemptDirectory(self._parts.attempts_dir / identifier(name))
+        reporter = self._reporter(name)
+        try:
+            # The spool does not know it, so that a folder is one that nothing was begun in.
+            directory.remove()
+            directory.create(name, assignment.contract, assignment.grant, durable=False)
             directory.mark("lease", deadline=deadline)
+            self._spool.accept(name, reporter.first())
+            self._parts.had.add(directory.id)
+        except (SpoolUnavailable, OSError) as error:
+            # Not taken: it is sent again, here until its lease runs out and then elsewhere.
+            log.error("an attempt could not be accepted", attempt=name, error_text=str(error))
+            directory.remove()
+            return
+        with self._lock:
+            held = self._hold(name, directory, assignment.contract, assignment.grant, deadline, reporter)
         self._equip(held)
         self._launch(held)
 
@@ -168,8 +173,10 @@ class Holdings:
                 held.deadline = max(held.deadline, stated_at + lease)
                 if self._clock.monotonic() < held.deadline - self._margin:
                     held.attempt.fenced.clear()
-                if not held.ended:
-                    held.attempt.directory.mark("lease", deadline=held.deadline)
+        if not held.ended:
+            # Without the mark, a process after us waits for a renewal.
+            with suppress(OSError):
+                held.attempt.directory.mark("lease", deadline=held.deadline)
         if directive.intent == Intent.INTENT_CANCEL and not held.ended:
             held.attempt.kill(CANCELED)
         elif directive.intent == Intent.INTENT_PREEMPT and not held.ended:
@@ -181,8 +188,7 @@ class Holdings:
 
     def stale(self, name: str) -> None:
         """Not ours any more: killed at once, told nothing more of."""
-        with self._lock:
-            held = self._held.get(name)
+        held = self._held.get(name)
         if held is None:
             return
         log.warning("stale attempt", attempt=name)
@@ -194,10 +200,11 @@ class Holdings:
 
     def abandon(self) -> None:
         """This node is revoked: nothing it holds is its own any more."""
-        with self._lock:
-            names = list(self._held)
-        for name in names:
-            self.stale(name)
+        for name in list(self._held):
+            try:
+                self.stale(name)
+            except Exception:
+                log.exception("an attempt could not be given up", attempt=name)
 
     def fence(self) -> None:
         """Has everything stand still that could not be renewed in time: before the server may give the step to another
@@ -320,8 +327,9 @@ class Holdings:
         self._changed()
         marks.append(("end", time.perf_counter()))
         took = {name: round((after - at) * 1000, 1) for (name, at), (_, after) in itertools.pairwise(marks)}
+        reason = attempt.failure.reason if attempt.failure else "SUCCEEDED"
         log.info("attempt ended", attempt=attempt.name, milliseconds=took,
-                 reason=attempt.failure.reason if attempt.failure else "SUCCEEDED")  # fmt: skip
+                 reason="ABANDONED" if attempt.abandoned else reason)  # fmt: skip
         try:
             steps.clean_up(attempt)
         except Exception:

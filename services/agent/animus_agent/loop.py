@@ -202,7 +202,11 @@ class Agent:
     async def _fence(self) -> None:
         idle_since: float | None = None
         while True:
-            await asyncio.to_thread(self._holdings.fence)
+            try:
+                await asyncio.to_thread(self._holdings.fence)
+            except Exception:
+                # Once more with the next turn: without this the node would run on for ever without a lease.
+                log.exception("the fence could not look")
             if self._holdings.active():
                 idle_since = math.inf
             elif idle_since == math.inf:
@@ -221,7 +225,12 @@ class Agent:
         while True:
             await asyncio.sleep(self._settings.agent_gpu_interval)
             before = self._parts.gpus.offered()
-            if await asyncio.to_thread(self._parts.gpus.refresh):
+            try:
+                changed = await asyncio.to_thread(self._parts.gpus.refresh)
+            except Exception:
+                log.exception("the GPUs could not be looked at")
+                continue
+            if changed:
                 after = self._parts.gpus.offered()
                 log.warning(
                     "GPUs changed", before=len(before.devices), after=len(after.devices), left_out=after.left_out

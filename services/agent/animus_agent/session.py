@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,9 @@ class Session:
         self._status_at = math.inf
         self._sequence = 0
         self._stated: OrderedDict[int, float] = OrderedDict()
+        # The highest Status that was answered, and when it was stated; at first the one that the session began with.
+        self._answered = 0
+        self._answered_at: float | None = None
         self._sent_seq: int | None = None
         # How far dispatch has acknowledged, and when it last got further or had nothing left to acknowledge.
         self._acked_seq = 0
@@ -163,6 +167,8 @@ class Session:
             self._send_again()
         self._sequence += 1
         self._stated[self._sequence] = self._clock.monotonic()
+        if self._answered_at is None:
+            self._answered_at = self._stated[self._sequence]
         while len(self._stated) > REMEMBERED_STATUSES:
             self._stated.popitem(last=False)
         status = pb.Status(
@@ -251,13 +257,21 @@ class Session:
         self._wake.set()
 
     def _directive(self, directive: pb.Directive) -> None:
-        # What the server says on its own answers our last word, at the latest.
-        stated = self._stated.get(directive.status_sequence) or next(reversed(self._stated.values()))
+        # Whenever this arrives, it was written after the Status it answers; and what the server says on its own, after
+        # the last that it has answered. A later one may not have got there.
+        stated = self._stated.get(directive.status_sequence)
+        if stated is not None and directive.status_sequence > self._answered:
+            self._answered, self._answered_at = directive.status_sequence, stated
+        if stated is None:
+            assert self._answered_at is not None
+            stated = self._answered_at
         # New work first: what is to be forgotten is removed from the disk, and can wait.
         for assignment in directive.assignments:
-            self._holdings.assign(assignment)
+            with self._alone(assignment.attempt):
+                self._holdings.assign(assignment, stated)
         for one in directive.attempts:
-            self._holdings.direct(one, stated)
+            with self._alone(one.attempt):
+                self._holdings.direct(one, stated)
         if directive.assignments:
             self.poke(state=True)
         if directive.unschedulable_reason != self.unschedulable:
@@ -265,6 +279,9 @@ class Session:
             log.warning("schedulability changed", reason=self.unschedulable or "SCHEDULABLE")
 
     def _acknowledged(self, ack: pb.EventsAck) -> None:
+        for name in ack.stale_attempts:
+            with self._alone(name):
+                self._holdings.stale(name)
         if ack.spool_id == self._spool.spool_id:
             self._spool.acknowledge(ack.seq)
             if ack.seq > self._acked_seq:
@@ -273,5 +290,11 @@ class Session:
                 self._acked_at = math.inf if everything else self._clock.monotonic()
             if ack.resend:
                 self._send_again()
-        for name in ack.stale_attempts:
-            self._holdings.stale(name)
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """What the disk refuses for one attempt keeps no other from its renewal or its end; it is asked for again."""
+        try:
+            yield
+        except (OSError, SpoolUnavailable) as error:
+            log.error("not done, for want of a disk", attempt=name, error_text=str(error))

@@ -17,6 +17,9 @@ from animus_agent.trees import Tree
 from animus_kit.documents.contract import Contract, Grant
 from animus_kit.documents.manifest import Entry
 from animus_kit.documents.result import OutputDigest
+from animus_kit.log import get_logger
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class Attempt:
     # Its lease could not be renewed: see fence.py.
     fenced: threading.Event = field(default_factory=threading.Event)
     abandoned: bool = False
+    unwritten: Failure | None = None
+    """A kill intent that the disk did not take."""
     rebooted: bool = False
     """The machine was restarted since it was accepted."""
 
@@ -72,11 +77,23 @@ class Attempt:
         return self.contract
 
     def kill(self, failure: Failure) -> None:
-        """Asks for the end: the intent is durable when this returns. A stale attempt reports nothing."""
-        self.directory.intend_kill(failure)
+        """Asks for the end: the intent is durable when this returns, and where the disk does not take it, it holds for the
+        life of this process. A stale attempt reports nothing."""
         if failure is STALE:
+            # Another node may have it by now: this waits for no disk.
             self.abandoned = True
+            self.wake.set()
+        try:
+            self.directory.intend_kill(self.unwritten or failure)
+        except (OSError, ValueError) as error:
+            if self.unwritten is None:
+                log.error("a kill intent is not written", attempt=self.name, error_text=str(error))
+                self.unwritten = failure
         self.wake.set()
+
+    def kill_intent(self) -> Failure | None:
+        """That we chose to end it, and why."""
+        return self.unwritten or self.directory.kill_intent()
 
     def check_abandoned(self) -> None:
         """Raises Abandoned when the attempt is not ours any more."""
@@ -86,5 +103,5 @@ class Attempt:
     def check(self) -> None:
         """Raises AttemptFailed or Abandoned when the attempt is to end; for long work outside the container."""
         self.check_abandoned()
-        if self.wake.is_set() and (intent := self.directory.kill_intent()) is not None:
+        if self.wake.is_set() and (intent := self.kill_intent()) is not None:
             raise AttemptFailed(intent.failure_class, intent.reason, intent.message)

@@ -24,22 +24,33 @@ class Standstill:
         mark = attempt.directory.read(MARK)
         self._total: float = mark.get("total", 0.0)
         self._since: float | None = mark.get("since")
-        if self._since is not None and attempt.fenced.is_set():
-            # The process before us may have died between the mark and the deed.
+        self._stuck = False
+        assert attempt.handle is not None
+        if self._since is None and attempt.ports.driver.paused(attempt.handle):
+            # The process before us died between the deed and the mark, or could not write it.
+            self._since = attempt.ports.clock.monotonic()
+        elif self._since is not None and attempt.fenced.is_set():
             self._pause(True)
 
     def follow(self, now: float) -> None:
         fenced = self._attempt.fenced.is_set()
         if fenced and self._since is None:
-            self._since = now
+            # The mark waits for a disk, and may fail.
+            stands, self._since = self._pause(True), now
             self._keep()
-            if self._pause(True):
+            if stands:
                 log.warning("the container stands still", attempt=self._attempt.name)
             else:
                 # Where it cannot be stopped it has to end.
                 self._attempt.kill(LEASE_EXPIRED)
         elif not fenced and self._since is not None:
-            self._pause(False)
+            if not self._pause(False):
+                # Again with the next turn; until then it stands still, and its clock with it.
+                if not self._stuck:
+                    log.error("the container does not go on", attempt=self._attempt.name)
+                self._stuck = True
+                return
+            self._stuck = False
             self._total, self._since = self._total + now - self._since, None
             self._keep()
             log.info("the container goes on", attempt=self._attempt.name, stood_seconds=round(self._total, 3))
@@ -54,7 +65,10 @@ class Standstill:
 
     def _keep(self) -> None:
         since = {} if self._since is None else {"since": self._since}
-        self._attempt.directory.mark(MARK, total=self._total, **since)
+        try:
+            self._attempt.directory.mark(MARK, total=self._total, **since)
+        except OSError as error:
+            log.error("a standstill is not written", attempt=self._attempt.name, error_text=str(error))
 
 
 def stood_still(attempt: Attempt) -> bool:

@@ -64,6 +64,8 @@ def _watch(attempt: Attempt) -> None:
     # The monotonic clock goes on through a restart of the agent; a reboot was recognised before.
     started = attempt.directory.read("run").get("monotonic", clock.monotonic())
     standstill = Standstill(attempt)
+    # Before anything is written, here and below: it waits for no disk.
+    standstill.follow(clock.monotonic())
     # Told again by a process that adopts it: the one before may have died before it could.
     told = _told_running(attempt)
     term_sent: float | None = None
@@ -71,11 +73,11 @@ def _watch(attempt: Attempt) -> None:
     while driver.status(handle, POLL_SECONDS) not in TERMINAL:
         now = clock.monotonic()
         turn += 1
+        standstill.follow(now)
         told = told or _told_running(attempt)
         with suppress(SpoolUnavailable):
             # It stays in the container's log, from where the next turn takes it.
             ship(attempt, points=turn % METRICS_EVERY == 0)
-        standstill.follow(now)
         if _log_is_full(attempt):
             message = f"more than {attempt.order.limits.log_bytes} bytes of log"
             attempt.kill(Failure(FailureClass.LOG_LIMIT, "LOG_LIMIT", message))
@@ -161,7 +163,7 @@ def _ended(attempt: Attempt) -> bool:
 
 def _at_once(attempt: Attempt) -> bool:
     """A stale attempt, a lost lease and a flood of log get no time to say goodbye."""
-    intent = attempt.directory.kill_intent()
+    intent = attempt.kill_intent()
     return (
         attempt.abandoned
         or intent is None
@@ -215,7 +217,7 @@ def ship_rest(attempt: Attempt) -> None:
 
 def judge(attempt: Attempt, collected: Collected) -> Failure | None:
     """Kill intent, then the kernel's counter, then the exit code; None when the step succeeded."""
-    intent = attempt.directory.kill_intent()
+    intent = attempt.kill_intent()
     if intent is not None:
         return intent
     if collected.usage.oom_kills:
