@@ -162,6 +162,8 @@ def _tell(
     lines = [f"error: {show.clean(message)}"]
     for violation in violations or []:
         detail = violation["description"] or violation["reason"]
+        if message == f"{violation['field']}: {detail}":
+            continue  # the message is that already
         lines.append(f"  {show.clean(violation['field'])}: {show.clean(detail)} [{violation['reason']}]")
     lines += [
         f"  {name}: {value}"

@@ -117,6 +117,27 @@ def test_errors_name_field_reason_and_next_step(code: str, status: int, capsys: 
         assert part in told
 
 
+def test_a_field_that_the_message_names_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), base.handled():
+        raise RemoteError(
+            "INVALID_ARGUMENT",
+            "X",
+            "a: no",
+            violations=[FieldViolation("a", "R", "no"), FieldViolation("b", "R", "nor")],
+        )
+    assert capsys.readouterr().err.splitlines()[:2] == ["error: a: no", "  b: nor [R]"]
+
+
+def test_a_run_that_nobody_can_take_says_what_it_waits_for() -> None:
+    from animus.orchestrator.v1 import run_pb2
+    from animus_cli.commands.run import waits
+
+    plan = run_pb2.PlanRunResponse()
+    plan.steps.add(step="a", wait_reason="NO_AGENT", placement_message="no such pool")
+    plan.steps.add(step="b", wait_reason="BUSY", eligible_agents=2)
+    assert waits(plan.steps) == ["a waits: NO_AGENT no such pool"]
+
+
 def test_errors_of_this_side(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as caught, base.handled():
         raise ClientError("LFS_POINTER", "big is a pointer")

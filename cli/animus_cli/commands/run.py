@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -102,6 +103,15 @@ def plan(
         raise Stop(exits.ERROR, "")
 
 
+def waits(steps: Any) -> list[str]:
+    """A line for each step of a plan that no agent could take as things are."""
+    return [
+        f"{s.step} waits: {s.wait_reason} {s.placement_message}".strip()
+        for s in steps
+        if s.wait_reason and not s.eligible_agents
+    ]
+
+
 @command(app)
 def submit(
     project: Project = "",
@@ -121,6 +131,7 @@ def submit(
 ) -> None:
     """Submit a run."""
     from animus.orchestrator.v1 import run_pb2
+    from animus_kit.status import RemoteError
 
     with client(as_) as it:
         version, bindings = _bound(it, project, pipeline, dataset, code, param, label, experiment)
@@ -136,6 +147,13 @@ def submit(
         found = it.call(it.runs_api.CreateRun, request)
         if not watch:
             answer(found, lambda: show.pairs([("run", found.name), ("plan", found.plan_digest)]))
+            if not wants_json():
+                asked = run_pb2.PlanRunRequest(
+                    parent=full(project), pipeline_version=version, bindings=bindings, scheduling=where
+                )
+                with suppress(RemoteError):  # the run is there, whatever becomes of the question
+                    for line in waits(it.call(it.runs_api.PlanRun, asked).steps):
+                        say(line)
             return
         say(f"{found.name}  {found.plan_digest}")
         _follow(it, found.name)
