@@ -116,3 +116,25 @@ def test_a_purge_leaves_nothing_outside_of_the_state(machine: Path, node_dir: Pa
     subprocess.run([sys.executable, "-m", "animus_agent", "purge"], env=environment, check=True, timeout=60)
     assert list(machine.iterdir()) == []
     assert str(node_dir / "one") not in "".join(path.read_text() for path in uids.CLAIMS.glob("[0-9]*"))
+
+
+def test_a_token_file_that_is_not_there_is_wrong_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from animus_agent.__main__ import main
+
+    monkeypatch.setenv("ANIMUS_AGENT_STATE_DIR", str(tmp_path))
+    assert main(["enroll", "localhost:1", "--token-file", str(tmp_path / "missing")]) == 2
+    assert "missing: No such file or directory" in capsys.readouterr().err
+
+
+def test_the_doctor_tells_what_is_off_from_what_failed() -> None:
+    from animus_agent import doctor
+    from animus_agent.sandbox import canary
+
+    features = {
+        "network-allow-list": {"held": False, "detail": canary.EGRESS_OFF},
+        "seccomp": {"held": False, "detail": "x"},
+    }
+    told = doctor._text({"enrolled": False, "features": features, "problems": []})
+    assert "off  network-allow-list" in told and "FAIL seccomp" in told and "not joined yet" in told

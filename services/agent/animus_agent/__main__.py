@@ -50,7 +50,11 @@ def run(chosen: Settings, _: argparse.Namespace) -> int:
 
 def enroll(chosen: Settings, arguments: argparse.Namespace) -> int:
     """Trades a join token for an identity; the same token may be given again after a lost answer."""
-    token = arguments.token or Path(arguments.token_file).read_text()
+    try:
+        token = arguments.token or Path(arguments.token_file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        print(f"{arguments.token_file}: {getattr(error, 'strerror', None) or 'not text'}", file=sys.stderr)
+        return 2
     chosen.agent_state_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
     if arguments.replace:
         with _only_one(chosen):

@@ -16,7 +16,7 @@ from animus_kit.clock import SystemClock
 
 
 def examine(settings: Settings, output: str) -> int:
-    """Prints the findings. 0: it can take work; 1: it can, and has not joined; 3: it cannot isolate a step."""
+    """Prints the findings. 0: it can take work, or could once it has joined; 3: it cannot isolate a step."""
     identity = Identity(settings.agent_state_dir / "identity", SystemClock(), settings.agent_root_key)
     report: dict = {"enrolled": identity.enrolled, "problems": []}
     if identity.enrolled:
@@ -56,14 +56,17 @@ def examine(settings: Settings, output: str) -> int:
         except SandboxUnavailable as error:
             report["problems"] = [f"{error.reason}: {error}"]
     print(json.dumps(report, indent=2) if output == "json" else _text(report))
-    if report["problems"]:
-        return 3
-    return 0 if report["enrolled"] else 1
+    return 3 if report["problems"] else 0
 
 
 def _text(report: dict) -> str:
     lines = [f"{key}: {value}" for key, value in report.items() if key not in ("features", "problems")]
     for name, found in report.get("features", {}).items():
-        lines.append(f"{'ok  ' if found['held'] else 'FAIL'} {name}: {found['detail']}")
+        off = name == "network-allow-list" and found["detail"] == canary.EGRESS_OFF
+        lines.append(f"{'ok  ' if found['held'] else 'off ' if off else 'FAIL'} {name}: {found['detail']}")
     lines += [f"problem: {problem}" for problem in report["problems"]]
+    if not report["enrolled"]:
+        lines.append(
+            "not joined yet: `animus agent join NODE` makes a token; then `animus-agent enroll HOST:PORT` here"
+        )
     return "\n".join(lines)

@@ -33,6 +33,7 @@ from animus_kit.documents.sandbox import Feature
 MEMORY_BYTES = 64 << 20
 QUOTA_BYTES = 8 << 20
 SECONDS = 30.0
+EGRESS_OFF = "ANIMUS_AGENT_EGRESS_ALLOW is not set"
 # What a step of any kind needs; without one of them the node takes no work at all.
 ESSENTIAL = frozenset(
     {
@@ -113,7 +114,7 @@ def examine(driver: Driver, quota: QuotaPool, directory: Path, egress: Ceiling =
         if egress:
             found["network-allow-list"] = said(lambda: _egress(driver, quota, directory / "egress"))
         else:
-            found["network-allow-list"] = (False, "ANIMUS_AGENT_EGRESS_ALLOW is not set")
+            found["network-allow-list"] = (False, EGRESS_OFF)
     except (AgentError, OSError) as error:
         for name in ESSENTIAL - found.keys():
             found[name] = (False, f"{type(error).__name__}: {error}")
