@@ -73,6 +73,7 @@ def join(
         print("\non the node, with the token in a file of mode 0600:")
         again = " --replace   # while it does not run" if replace else ""
         print(f"  animus-agent enroll HOST:PORT --token-file FILE{again}")
+        print("HOST:PORT is dispatch's enrolment listener; `animus status` shows it as enrollment for a local stack")
 
     answer(found, human)
 
@@ -178,7 +179,8 @@ def drain(
     grace: Annotated[
         str,
         typer.Option(
-            help="30s, 10m, 2h, 1d: after it, what still runs is stopped and retried elsewhere. Without it: no limit."
+            help="30s, 10m, 2h, 1d: after it, what still runs is stopped, and retried elsewhere if the step has attempts "
+            "left. Without it: no limit."
         ),
     ] = "",
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Return when it is empty.")] = False,
@@ -211,7 +213,9 @@ def revoke(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_: Subject = "",
 ) -> None:
-    """Throw it out, for ever: its stream is cut, its certificates are refused, what it runs is lost and retried.
+    """Throw it out, for ever: its stream is cut, its certificates are refused, what it runs is lost.
+
+    Lost steps are retried elsewhere, if they have attempts left.
 
     Prints every attempt whose result it signed, to be judged by you: what it committed before stays.
     """
