@@ -125,9 +125,16 @@ class Receiver:
             raise UploadIncomplete(file.size, file.offset)
 
     async def _write(self, file: StagedFile, batch: list[bytes]) -> None:
-        if batch:
-            # Not to be left half way by a cancelled call, as the file's offset would be anybody's guess.
-            await asyncio.shield(self._threads.run(file.write, b"".join(batch) if len(batch) > 1 else batch[0]))
+        if not batch:
+            return
+        data = b"".join(batch) if len(batch) > 1 else batch[0]
+        writing = asyncio.ensure_future(self._threads.run(file.write, data))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # The thread goes on: what follows would sync, keep and close the file beside its write.
+            await asyncio.wait([writing])
+            raise
 
     def _store(self, scope: Scope, file: StagedFile, settle: Callable[[sa.Connection], None]) -> None:
         try:
