@@ -43,13 +43,27 @@ MAX_BYTES = 2 << 20
 """Of one delivery; gRPC refuses messages of 4 MiB."""
 DELIVERY_TIMEOUT = 20.0
 STANDBY_SECONDS = 0.25
-# After work, look again often for a moment before going to sleep: a busy source then needs no notices, which would
-# serialise the commits of its writers.
-AWAKE_POLL, AWAKE_FOR = 0.002, 0.05
+# After work, look again before going to sleep: a busy source then needs no notices, which would serialise the commits
+# of its writers. One with pauses longer than this is better off with a notice: each look is a statement for nothing.
+AWAKE_POLL, AWAKE_FOR = 0.003, 0.008
 # Notices are hints. The first steps catch writers that saw us awake and committed when we slept; the last is what a
 # lost notice costs.
-SLEEP_POLLS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5)
+SLEEP_POLLS = (0.005, 0.02, 0.1, 0.5)
 KEEP_DELIVERED = "24 hours"
+# One statement for source and rows. Durable whatever the session says, since these numbers are about to be told.
+_NUMBER = """
+WITH source AS (
+    UPDATE outbox_source SET last_seq = %(last_seq)s, sleeping = false
+    WHERE epoch = %(epoch)s AND last_seq = %(before)s RETURNING 1
+), filled AS (
+    UPDATE outbox o SET generation = %(generation)s, seq = v.seq, envelope = v.envelope, salt = v.salt
+    FROM unnest(%(ids)s::bigint[], %(seqs)s::bigint[], %(envelopes)s::bytea[], %(salts)s::bytea[])
+         AS v(id, seq, envelope, salt)
+    WHERE o.id = v.id AND o.seq IS NULL RETURNING 1
+)
+SELECT (SELECT count(*) FROM source) AS sources, (SELECT count(*) FROM filled) AS filled,
+       set_config('synchronous_commit', 'on', true)
+"""
 _PRUNE_EVERY = 60.0
 
 
@@ -153,6 +167,9 @@ class Sequencer:
             if self._stop.wait(STANDBY_SECONDS):
                 return
         held = _Held(conn, self._delivery, self._holder, self._max_events)
+        # Only numbers must outlive a crash, and their statement sees to that itself: a lost cursor costs a repeat, which
+        # is harmless, and a lost `sleeping` a look.
+        conn.execute("SET synchronous_commit = off")
         self.delivered_seq = held.delivered_seq
         self.holding.set()
         log.info("holding the source", source=self._source, generation=held.generation, epoch=held.epoch)
@@ -226,11 +243,9 @@ class _Held:
         if not batch:
             return False
         self._delivery.deliver(self.generation, batch)
-        self._conn.execute("SET synchronous_commit = off")  # a lost cursor costs a repeat, which is harmless
         moved = self._conn.execute(
             "UPDATE outbox_source SET delivered_seq = %s WHERE epoch = %s", (batch[-1].seq, self.epoch)
         ).rowcount
-        self._conn.execute("SET synchronous_commit = on")
         if not moved:
             raise LostSource
         self.delivered_seq = batch[-1].seq
@@ -274,23 +289,20 @@ class _Held:
         rows = rows[: _fitting([len(row.payload) for row in rows])]
         batch = [self._envelope(row, self.last_seq + 1 + place) for place, row in enumerate(rows)]
         with self._conn.transaction():
-            source = self._conn.execute(
-                "UPDATE outbox_source SET last_seq = %s, sleeping = false WHERE epoch = %s AND last_seq = %s",
-                (batch[-1].seq, self.epoch, self.last_seq),
-            )
-            filled = self._conn.execute(
-                "UPDATE outbox o SET generation = %s, seq = v.seq, envelope = v.envelope, salt = v.salt"
-                " FROM unnest(%s::bigint[], %s::bigint[], %s::bytea[], %s::bytea[]) AS v(id, seq, envelope, salt)"
-                " WHERE o.id = v.id AND o.seq IS NULL",
-                (
-                    self.generation,
-                    [row.id for row in rows],
-                    [one.seq for one in batch],
-                    [one.envelope for one in batch],
-                    [one.salt for one in batch],
-                ),
-            )
-            if source.rowcount != 1 or filled.rowcount != len(batch):
+            wrote = self._conn.execute(
+                _NUMBER,
+                {
+                    "last_seq": batch[-1].seq,
+                    "epoch": self.epoch,
+                    "before": self.last_seq,
+                    "generation": self.generation,
+                    "ids": [row.id for row in rows],
+                    "seqs": [one.seq for one in batch],
+                    "envelopes": [one.envelope for one in batch],
+                    "salts": [one.salt for one in batch],
+                },
+            ).fetchone()
+            if (wrote.sources, wrote.filled) != (1, len(batch)):  # type: ignore[union-attr]
                 raise LostSource
         self.last_seq = batch[-1].seq
         return batch
