@@ -1,24 +1,54 @@
-"""Tells streams when the log has grown: LISTEN is the hint, polling is the truth.
+"""Tells streams when the log has grown, and by what: LISTEN is the hint, polling is the truth.
 
-One thread for all streams of a process; it wakes the event loop that serves them.
+One thread for all streams of a process reads what is new once and wakes the event loop that serves them. Streams at the
+end of the log, which is nearly all of them, ask the database nothing.
 """
 
 import asyncio
 import contextlib
 import threading
+from dataclasses import dataclass
 
 import psycopg
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from animus_kit.log import get_logger
 
+from .store import events
 from .store import log as log_store
+from .store.events import Filter, StoredEvent
 
 log = get_logger(__name__)
 
 # How late a stream is when every notice is lost.
 POLL_SECONDS = 1.0
+# What is kept of the newest events. A stream that is further behind reads the database.
+KEPT_EVENTS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """The events from `start` to before `end`, all of them."""
+
+    start: int
+    end: int
+    events: tuple[StoredEvent, ...] = ()
+
+    def after(self, index: int, where: Filter) -> tuple[list[StoredEvent], int] | None:
+        """Those from index on for which the filter holds, as many as one answer may weigh, and the index to go on from.
+        None when some of them are no longer here."""
+        if index < self.start:
+            return None
+        found, room = [], events.MAX_PAGE_BYTES
+        for event in self.events[index - self.start :]:
+            if not where.holds(event):
+                continue
+            room -= event.weight
+            if room < 0 and found:
+                return found, event.index
+            found.append(event)
+        return found, max(index, self.end)
 
 
 class Follower:
@@ -33,6 +63,12 @@ class Follower:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
         self._size = 0
+        self._recent = Recent(0, 0)
+
+    @property
+    def recent(self) -> Recent:
+        """What the log grew by last. Replaced, never changed."""
+        return self._recent
 
     def start(self) -> None:
         self._thread.start()
@@ -78,6 +114,17 @@ class Follower:
                 log.exception("the log's follower starts again")
             self._stopping.wait(self._poll_seconds)
 
+    def _read(self, conn: Connection, size: int) -> Recent:
+        """What is kept at this size. Nothing before the first stream has come, nor when too much came at once."""
+        known = self._recent
+        if self._loop is None or not known.end < size <= known.end + KEPT_EVENTS:
+            return Recent(size, size)
+        page = events.scan(conn, Filter(), start=known.end, end=size, limit=size - known.end)
+        if len(page.events) < size - known.end:  # they weigh too much
+            return Recent(size, size)
+        kept = (*known.events, *page.events)[-KEPT_EVENTS:]
+        return Recent(size - len(kept), size, kept)
+
     def _listen(self) -> None:
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
             conn.exec_driver_sql(f"LISTEN {self._channel}")
@@ -85,6 +132,7 @@ class Follower:
             while not self.stopping:
                 size = log_store.read_size(conn)
                 if size != self._size:
+                    self._recent = self._read(conn, size)
                     self._size = size
                     self._wake()
                 for _ in driver.notifies(timeout=self._poll_seconds, stop_after=1):

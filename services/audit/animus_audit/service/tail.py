@@ -25,6 +25,8 @@ _MAX_EVENTS = 500
 _MAX_SCANNED = 20_000
 # How often a stream with nothing to say says so.
 KEEPALIVE_SECONDS = 10.0
+# How late a reader hears that the log has moved on by events that are not for it. Each time it writes that down.
+QUIET_SECONDS = 0.25
 
 
 class LogReader:
@@ -43,20 +45,33 @@ class LogReader:
         it has come to the end of the log.
 
         Raises IndexBeyondLog."""
+        now = asyncio.get_running_loop().time
         size = await self._call(self._size)
         if start > size:
             raise IndexBeyondLog(start, size)
-        at, told_end = start, False
+        at, at_end = start, False
+        # Since when it has moved on without telling.
+        quiet_since: float | None = None
         while not self._follower.stopping:
             if at < size:
-                found, at = await self._call(self._scan, where, at, min(size, at + _MAX_SCANNED))
-                yield found, at
-            elif not told_end:
-                told_end = True
+                found, at = await self._next(where, at, size)
+                size = max(size, at)
+                if found or not at_end:
+                    quiet_since = None
+                    yield found, at
+                elif quiet_since is None:
+                    quiet_since = now()
+            elif not at_end or (quiet_since is not None and now() >= quiet_since + QUIET_SECONDS):
+                at_end, quiet_since = True, None
                 yield [], at
             else:
-                size = max(size, await self._follower.wait_beyond(size, self._keepalive_seconds))
-                told_end = at < size
+                left = self._keepalive_seconds if quiet_since is None else quiet_since + QUIET_SECONDS - now()
+                size = max(size, await self._follower.wait_beyond(size, max(left, 0.0)))
+                at_end = at_end and (at < size or quiet_since is not None)
+
+    async def _next(self, where: Filter, at: int, size: int) -> tuple[list[StoredEvent], int]:
+        found = self._follower.recent.after(at, where)
+        return found or await self._call(self._scan, where, at, min(size, at + _MAX_SCANNED))
 
     async def _call(self, read: Callable, *args):
         return await asyncio.get_running_loop().run_in_executor(self._executor, read, *args)

@@ -10,6 +10,8 @@ from .tables import events, log_head, payloads, sources
 
 # An answer must stay below gRPC's default limit of 4 MiB, whatever its payloads weigh.
 MAX_PAGE_BYTES = 3 << 20
+# What an event weighs there beside its envelope and payload.
+_OTHER_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,19 @@ class Filter:
     request_id: str | None = None
     min_time: datetime | None = None
     max_time: datetime | None = None
+
+    def holds(self, event: "StoredEvent") -> bool:
+        """As `_conditions` has the database decide it."""
+        return (
+            (not self.types or any(_is_or_begins(event.event_type, one, ".") for one in self.types))
+            and (not self.resource or _is_or_begins(event.resource, self.resource, "/"))
+            and (not self.project or event.project == self.project)
+            and (not self.source or event.source == self.source)
+            and (not self.actor or event.actor == self.actor)
+            and (not self.request_id or event.request_id == self.request_id)
+            and (not self.min_time or event.event_time >= self.min_time)
+            and (not self.max_time or event.event_time < self.max_time)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +57,11 @@ class StoredEvent:
     actor: str
     request_id: str | None
     append_time: datetime
+
+    @property
+    def weight(self) -> int:
+        """Bytes in an answer, as `_cut` counts them."""
+        return len(self.envelope) + len(self.payload or b"") + _OTHER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +137,7 @@ def _cut(conn: Connection, query: Select, limit: int, descending: bool) -> Page:
         return index.desc() if descending else index.asc()
 
     rows = query.order_by(order(events.c.index)).limit(limit).subquery()
-    weight = func.octet_length(rows.c.envelope) + func.coalesce(func.octet_length(rows.c.payload), 0) + 512
+    weight = func.octet_length(rows.c.envelope) + func.coalesce(func.octet_length(rows.c.payload), 0) + _OTHER_BYTES
     over = {"order_by": order(rows.c.index)}
     running = select(
         rows,
@@ -150,6 +170,10 @@ def _conditions(where: Filter) -> Iterable[ColumnElement[bool]]:
         yield events.c.event_time >= where.min_time
     if where.max_time:
         yield events.c.event_time < where.max_time
+
+
+def _is_or_begins(text: str, value: str, end: str) -> bool:
+    return text.startswith(value) if value.endswith(end) else text == value
 
 
 def _exact_or_prefix(column, value: str, end: str) -> ColumnElement[bool]:
