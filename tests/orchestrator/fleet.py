@@ -38,6 +38,8 @@ from animus_orchestrator.service.planning import CAPABILITIES
 from animus_orchestrator.store.schema import agents
 from tests.orchestrator.world import DOMAIN, World, until
 
+CPU_MILLIS, MEMORY_BYTES = 8000, 8 << 30
+"""Of each node."""
 CONNECTING = 64
 """Handshakes under way at once."""
 
@@ -101,7 +103,10 @@ class Idle:
         self._call = dispatch_pb2_grpc.DispatchServiceStub(self._channel).Connect()
         hello = pb.Hello(
             instance_id=str(uuid.uuid4()), boot_id=str(uuid.uuid4()), spool_id=str(uuid.uuid4()), status=self._status(),
-            node={"platform": "linux/amd64", "capabilities": [{"name": c, "available": True} for c in CAPABILITIES]},
+            node={
+                "platform": "linux/amd64", "cpu_millis": CPU_MILLIS, "memory_bytes": MEMORY_BYTES,
+                "capabilities": [{"name": c, "available": True} for c in CAPABILITIES],
+            },
         )  # fmt: skip
         await self._call.write(pb.AgentMessage(hello=hello))
         for _ in ("welcome", "directive"):
@@ -132,7 +137,7 @@ class Idle:
     def _status(self) -> pb.Status:
         self._sequence += 1
         status = pb.Status(
-            sequence=self._sequence, room=pb.Room(attempts=4, cpu_millis=8000, memory_bytes=8 << 30)
+            sequence=self._sequence, room=pb.Room(attempts=4, cpu_millis=CPU_MILLIS, memory_bytes=MEMORY_BYTES)
         )  # fmt: skip
         status.client_time.GetCurrentTime()
         return status

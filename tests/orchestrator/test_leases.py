@@ -9,6 +9,7 @@ from collections import Counter
 from datetime import timedelta
 from types import SimpleNamespace
 
+import pytest
 import sqlalchemy as sa
 
 from animus.agent.v1 import dispatch_pb2 as pb
@@ -24,6 +25,7 @@ from animus_orchestrator.dispatch.reaper import Reaper
 from animus_orchestrator.dispatch.work import Close, EventsWork, Look, Open, StatusWork
 from animus_orchestrator.dispatch.writer import Limits, Writer
 from animus_orchestrator.store import agents as agent_store
+from animus_orchestrator.store import queue
 from tests.orchestrator.agents import CAPABILITIES, Agent
 from tests.orchestrator.samples import pipeline, step_yaml
 from tests.orchestrator.world import until
@@ -168,6 +170,32 @@ def test_a_push_and_a_repeated_assignment_lend_no_more_than_is_left(world, proje
     assert len(left) == 2 and all(0 < seconds <= 10 for seconds in left)
     # Kept without a longer lease; what nobody could hold any more is not assigned.
     assert told(margin - 1) == [0]
+
+
+def test_a_look_for_work_costs_the_others_nothing_while_there_is_none(world, project):
+    """It names every session of the process; beside one Status each of them would be read and weighed."""
+    agents, mine = [enrolled(world, project) for _ in range(3)], writer(world)
+    sessions = [opened.session for opened in mine.apply([hello(one, 1) for one in agents])]
+    status = pb.Status(sequence=2, room={"attempts": 1})
+    status.client_time.GetCurrentTime()
+    asked = []
+    looked_at = agent_store.sessions
+
+    def noted(conn, ids, *, hold):
+        asked.append(sorted(ids))
+        return looked_at(conn, ids, hold=hold)
+
+    look = Look(tuple(sessions), only_work=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agent_store, "sessions", noted)
+        patch.setattr(queue, "any_ready", lambda conn: False)  # what other tests have left
+        found, directive, again = mine.apply([look, StatusWork(sessions[1], status), look])
+        assert (found, again) == ({}, {}) and directive.status_sequence == 2
+        assert asked == [[agents[1].name]]
+    many_steps(world, project, 2)
+    found, directive = mine.apply([look, StatusWork(sessions[1], status)])
+    given = [*(a.attempt for one in found.values() for a in one.assignments)]
+    assert len(set(given) | {a.attempt for a in directive.assignments}) == 2
 
 
 def test_a_status_from_before_an_attempt_began_disowns_nothing(world, project):

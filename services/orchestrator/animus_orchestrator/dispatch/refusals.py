@@ -5,6 +5,7 @@ A node that lies must be seen in the log, and must not be able to fill it. Only 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,8 +50,9 @@ class Refusals:
                     emit_agent(conn, EVENT, agent, refusal, SERVICE)
 
     def _close(self, conn: Connection, now: float) -> None:
-        over = [key for key, window in self._windows.items() if now - window.started >= WINDOW_SECONDS]
-        for agent, reason in over:
-            window = self._windows.pop((agent, reason))
+        # In the order in which they began, so that those that go on are not looked at.
+        over = list(itertools.takewhile(lambda one: now - one[1].started >= WINDOW_SECONDS, self._windows.items()))
+        for (agent, reason), window in over:
+            del self._windows[agent, reason]
             if window.untold:
                 emit_agent(conn, EVENT, agent, {"reason": reason, "count": window.untold}, SERVICE)

@@ -109,6 +109,10 @@ class Batch:
             session.version += 1
 
 
+def _seeks_work(work: Work) -> bool:
+    return isinstance(work, Look) and work.only_work
+
+
 class Writer:
     """Applies batches of `Work`."""
 
@@ -140,8 +144,11 @@ class Writer:
     def _apply(self, batch: Batch, works: Sequence[Work]) -> list[object]:
         conn = batch.conn
         answers: list[object] = [None] * len(works)
-        if all(isinstance(work, Look) and work.only_work for work in works) and not queue.any_ready(conn):
-            return [{} for _ in works]
+        if any(map(_seeks_work, works)) and not queue.any_ready(conn):
+            # They mean every session there is, and must not have all of them looked at beside a few that have news.
+            others = [work for work in works if not _seeks_work(work)]
+            rest = iter(self._apply(batch, others) if others else ())
+            return [{} if _seeks_work(work) else next(rest) for work in works]
         for work in works:
             if isinstance(work, Close):
                 work.session.closed = True
