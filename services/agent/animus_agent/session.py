@@ -32,7 +32,7 @@ log = get_logger(__name__)
 # Until dispatch has told its own.
 FIRST_INTERVAL = 5.0
 # How long news other than a result may wait. A step shorter than this is told in one message.
-GATHER_SECONDS = 0.1
+GATHER_SECONDS = 0.25
 # At most so often the agent's own log lines are sent.
 LOGS_SECONDS = 2.0
 # So many statuses later, rows that nobody acknowledged are taken for lost and sent again.
