@@ -119,6 +119,45 @@ def test_nothing_goes_up_into_an_archived_project(world):
     assert refused(world.blobs().UploadBlob, iter(messages)).reason == "PROJECT_ARCHIVED"
 
 
+def small(world, *contents, project=None, subject="alice", digests=None):
+    blobs = [{"digest": d, "data": c} for c, d in zip(contents, digests or map(digest_of, contents), strict=True)]
+    return world.blobs(subject).UploadSmallBlobs, pb.UploadSmallBlobsRequest(
+        parent=project or world.project, blobs=blobs
+    )
+
+
+def test_small_blobs_go_up_together(world):
+    contents = [b"", b"one", b"two", b"one", os.urandom(100_000)]
+    world.upload(b"two")
+    for _ in range(2):  # a repetition is harmless
+        call, request = small(world, *contents)
+        call(request)
+    assert [world.download(digest_of(content)) for content in contents] == contents
+    assert staged_files(world) == []
+    other = world.new_project("bob")
+    request = pb.ListMissingBlobsRequest(parent=other, digests=[digest_of(b"one")])
+    assert world.blobs("bob").ListMissingBlobs(request).missing_digests == [digest_of(b"one")]
+
+
+def test_small_blobs_are_all_taken_or_none(world):
+    answer = refused(*small(world, b"right", b"wrong", digests=[digest_of(b"right"), NOBODYS]))
+    assert (answer.code, answer.reason) == ("INVALID_ARGUMENT", "DIGEST_MISMATCH")
+    request = pb.DownloadBlobRequest(parent=world.project, digest=digest_of(b"right"))
+    assert refused(world.blobs().DownloadBlob, request).reason == "BLOB_NOT_FOUND"
+    assert staged_files(world) == []
+
+
+def test_what_small_blobs_are_refused_for(world):
+    answer = refused(*small(world, b"x" * 300_000, b"y" * 300_000))
+    assert (answer.reason, answer.fields) == ("UPLOAD_HEADER_INVALID", ["blobs"])
+    assert refused(*small(world)).fields == ["blobs"]
+    assert refused(*small(world, b"x", digests=["sha256:0"])).fields == ["blobs[0].digest"]
+    assert refused(*small(world, b"x", project="projects/UP")).fields == ["parent"]
+    assert refused(*small(world, b"x", subject="bob")).code == "PERMISSION_DENIED"
+    world.projects().ArchiveProject(project_pb2.ArchiveProjectRequest(name=world.project))
+    assert refused(*small(world, b"late")).reason == "PROJECT_ARCHIVED"
+
+
 def kept(world, digest):
     return world.blobs().GetUpload(pb.GetUploadRequest(parent=world.project, digest=digest))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from animus.catalog.v1 import resolution_pb2
+from animus.catalog.v1 import blob_pb2, resolution_pb2
 from animus_catalog.domain.blobs import Scope
 from animus_catalog.store import blobs as blob_store
 from animus_catalog.store import storage
@@ -58,6 +58,11 @@ def test_people_store_up_to_the_limit_and_not_beyond_it(world: Any) -> None:
     world.upload(b"c" * 400)
     # What is there already takes nothing more.
     world.upload(b"a" * 600)
+    small = [b"a" * 600, b"d"]
+    request = blob_pb2.UploadSmallBlobsRequest(
+        parent=world.project, blobs=[{"digest": digest_of(one), "data": one} for one in small]
+    )
+    assert refused(world.blobs("alice").UploadSmallBlobs, request).reason == "STORAGE_QUOTA_EXCEEDED"
     assert refuse(world, b"d").reason == "STORAGE_QUOTA_EXCEEDED"
     allow(world, 2, storedBytes="2000")
     world.upload(b"d")

@@ -18,7 +18,7 @@ from google.rpc import error_details_pb2, status_pb2
 from animus.catalog.v1 import blob_pb2, blob_pb2_grpc, project_pb2, project_pb2_grpc
 from animus.orchestrator.v1 import run_pb2, run_stream_pb2, run_stream_pb2_grpc
 from animus_client import Client, Config, FileToken, NotConfigured, StaticToken
-from animus_client.blobs import Source
+from animus_client.blobs import SMALL_BYTES, TOGETHER, Source
 from animus_client.errors import AlreadyExists, ClientError, PermissionDenied, Unavailable
 from animus_client.runs import to_value
 from animus_kit import pki
@@ -46,6 +46,7 @@ class Catalog(project_pb2_grpc.ProjectServiceServicer, blob_pb2_grpc.BlobService
     owned: dict[str, bytes] = field(default_factory=dict)
     kept: dict[str, bytes] = field(default_factory=dict)
     uploads: list[tuple[str, int]] = field(default_factory=list)
+    together: list[int] = field(default_factory=list)
     cut_at: int = 0
     damage: bool = False
 
@@ -89,6 +90,17 @@ class Catalog(project_pb2_grpc.ProjectServiceServicer, blob_pb2_grpc.BlobService
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "DIGEST_MISMATCH")
         self.owned[first.digest] = data
         return blob_pb2.Blob(digest=first.digest, size_bytes=len(data))
+
+    def UploadSmallBlobs(self, request, context):
+        if self.failures:
+            self.failures -= 1
+            context.abort(UNAVAILABLE, "later")
+        for blob in request.blobs:
+            if "sha256:" + hashlib.sha256(blob.data).hexdigest() != blob.digest:
+                refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "DIGEST_MISMATCH")
+        self.together.append(len(request.blobs))
+        self.owned.update((blob.digest, blob.data) for blob in request.blobs)
+        return blob_pb2.UploadSmallBlobsResponse()
 
     def DownloadBlob(self, request, context):
         data = self.owned[request.digest]
@@ -203,11 +215,25 @@ def test_an_empty_blob(client: Client, catalog: Catalog) -> None:
     assert catalog.owned[empty.digest] == b""
 
 
-def test_a_file_that_changed_is_told(client: Client, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"before")
-    source = Source.of_file(path, "sha256:" + hashlib.sha256(b"before").hexdigest(), 6)
-    path.write_bytes(b"after!")
+def test_small_blobs_travel_together_as_many_as_one_call_takes(client: Client, catalog: Catalog) -> None:
+    many = [Source.of_bytes(b"%d" % number) for number in range(TOGETHER + 500)]
+    heavy = [Source.of_bytes(bytes([number]) * SMALL_BYTES) for number in range(10)]
+    catalog.failures = 1
+    seen: list[tuple[int, int]] = []
+    done = client.blobs.upload("projects/a", [*many, *heavy], lambda *at: seen.append(at))
+    assert done.sent == TOGETHER + 510 and catalog.owned.keys() == {one.digest for one in (*many, *heavy)}
+    assert sum(catalog.together) == done.sent and max(catalog.together) <= TOGETHER and not catalog.uploads
+    assert len(catalog.together) == 3
+    assert seen[-1] == (done.sent_bytes, done.sent_bytes)
+
+
+@pytest.mark.parametrize("size", [6, SMALL_BYTES + 6])
+@pytest.mark.parametrize("after", [b"after!", b"longer than it was", b"short"])
+def test_a_file_that_changed_is_told(client: Client, tmp_path: Path, size: int, after: bytes) -> None:
+    path, before = tmp_path / "file", b"before".ljust(size)
+    path.write_bytes(before)
+    source = Source.of_file(path, "sha256:" + hashlib.sha256(before).hexdigest(), size)
+    path.write_bytes(after.ljust(size) if after == b"after!" else before[6:] + after)
     with pytest.raises(ClientError) as caught:
         client.blobs.upload("projects/a", [source])
     assert caught.value.reason == "CONTENT_CHANGED"

@@ -14,12 +14,16 @@ from typing import Any, BinaryIO
 import grpc
 from google.api import httpbody_pb2
 
-from animus.catalog.v1 import blob_pb2
+from animus.catalog.v1 import agent_blob_pb2, blob_pb2
 from animus_client.errors import ApiError, ClientError, NotFound, from_call
 
 CHUNK_BYTES = 256 << 10
 ASK_AT_ONCE = 5000
 PARALLEL = 4
+SMALL_BYTES = 64 << 10
+"""Up to here blobs travel together: a call for each costs more than its bytes."""
+TOGETHER_BYTES, TOGETHER = 512 << 10, 1000
+"""What one call takes."""
 TRANSFER_ATTEMPTS = 8
 
 Progress = Callable[[int, int], object]
@@ -72,10 +76,26 @@ class Blobs:
         wanted = [source for digest, source in by_digest.items() if digest in missing]
         whole = sum(source.size for source in wanted)
         meter = _Meter(whole, progress)
+        small = _together([source for source in wanted if source.size <= SMALL_BYTES])
+        large = [source for source in wanted if source.size > SMALL_BYTES]
         with ThreadPoolExecutor(PARALLEL) as pool:
-            for future in [pool.submit(self._upload_one, project, source, meter) for source in wanted]:
+            begun = [pool.submit(self._upload_small, project, sources, meter) for sources in small]
+            begun += [pool.submit(self._upload_one, project, source, meter) for source in large]
+            for future in begun:
                 future.result()
         return Uploaded(len(wanted), len(by_digest) - len(wanted), whole)
+
+    def _upload_small(self, project: str, sources: Sequence[Source], meter: _Meter) -> None:
+        blobs = [agent_blob_pb2.SmallBlob(digest=source.digest, data=_read_whole(source)) for source in sources]
+        request = blob_pb2.UploadSmallBlobsRequest(parent=project, blobs=blobs)
+        try:
+            self._client.call(self._client.blobs_api.UploadSmallBlobs, request)
+        except ApiError as error:
+            if error.reason == "DIGEST_MISMATCH":
+                raise ClientError("CONTENT_CHANGED", "a file changed while it was uploaded") from error
+            raise
+        for source in sources:
+            meter.start(source.digest, source.size)
 
     def _upload_one(self, project: str, source: Source, meter: _Meter) -> None:
         attempt = 0
@@ -153,6 +173,28 @@ class Blobs:
             except grpc.RpcError as error:
                 attempt += 1
                 self._client.pause(from_call(error), attempt, TRANSFER_ATTEMPTS)
+
+
+def _together(sources: Iterable[Source]) -> Iterator[list[Source]]:
+    """Parts of what one call takes."""
+    part: list[Source] = []
+    size = 0
+    for source in sources:
+        if part and (size + source.size > TOGETHER_BYTES or len(part) == TOGETHER):
+            yield part
+            part, size = [], 0
+        part.append(source)
+        size += source.size
+    if part:
+        yield part
+
+
+def _read_whole(source: Source) -> bytes:
+    with source.open() as file:
+        data = file.read(source.size + 1)
+    if len(data) != source.size:
+        raise ClientError("CONTENT_CHANGED", f"a file changed while it was uploaded ({source.digest})")
+    return data
 
 
 def _messages(project: str, source: Source, offset: int, meter: _Meter) -> Iterator[blob_pb2.UploadBlobRequest]:

@@ -64,6 +64,7 @@ SYNC_ROWS: Rows = {
 
 STREAM_ROWS: Rows = {
     _V1 + "BlobService/UploadBlob": _in("blobs.write", "parent"),
+    _V1 + "BlobService/UploadSmallBlobs": _in("blobs.write", "parent"),
     _V1 + "BlobService/GetUpload": _in("blobs.write", "parent"),
     _V1 + "BlobService/ListMissingBlobs": _in("blobs.write", "parent"),
     _V1 + "BlobService/DownloadBlob": _in("blobs.read", "parent"),

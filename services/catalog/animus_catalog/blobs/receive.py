@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -13,7 +13,13 @@ import sqlalchemy as sa
 from animus_catalog.blobs.staging import StagedFile, Staging
 from animus_catalog.blobs.store import BlobStore
 from animus_catalog.domain.blobs import Scope
-from animus_catalog.domain.errors import DigestMismatch, UploadIncomplete, UploadNotFound, UploadOffsetMismatch
+from animus_catalog.domain.errors import (
+    DigestMismatch,
+    UploadHeaderInvalid,
+    UploadIncomplete,
+    UploadNotFound,
+    UploadOffsetMismatch,
+)
 from animus_catalog.store import blobs as store
 from animus_kit.clock import Clock
 from animus_kit.db.engine import transaction
@@ -27,6 +33,12 @@ _BATCH_BYTES = 1 << 20
 
 log = get_logger(__name__)
 T = TypeVar("T")
+
+
+def require_small(blobs: Iterable[Any], limit: int) -> None:
+    """Raises UploadHeaderInvalid when the blobs (with `data`) of one message are more than `limit` bytes together."""
+    if sum(len(one.data) for one in blobs) > limit:
+        raise UploadHeaderInvalid("blobs", f"are more than {limit} bytes together")
 
 
 class Threads:

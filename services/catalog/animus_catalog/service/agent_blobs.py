@@ -13,7 +13,7 @@ from animus.catalog.v1 import agent_blob_pb2 as pb
 from animus.catalog.v1 import agent_blob_pb2_grpc
 from animus_catalog.blobs.contents import ContentReader
 from animus_catalog.blobs.grants import Grants
-from animus_catalog.blobs.receive import Receiver, Threads
+from animus_catalog.blobs.receive import Receiver, Threads, require_small
 from animus_catalog.blobs.revocations import Revocations
 from animus_catalog.blobs.storage import StorageLimits
 from animus_catalog.blobs.store import BlobStore
@@ -103,8 +103,7 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
     async def WriteSmallBlobs(self, request: pb.WriteSmallBlobsRequest, context: Any) -> pb.WriteSmallBlobsResponse:
         peer = current().peer
         await self._let_in(peer)
-        if sum(len(one.data) for one in request.blobs) > SMALL_BYTES:
-            raise UploadHeaderInvalid("blobs", f"are more than {SMALL_BYTES} bytes together")
+        require_small(request.blobs, SMALL_BYTES)
         grant, missing = await self._threads.run(self._open_small, request, peer.name)
         async with contextlib.AsyncExitStack() as reserved:
             if missing:

@@ -47,6 +47,12 @@ def own(conn: Connection, project: str, digest: str, size: int, now: datetime) -
     insert_new(conn, project_blobs, values)
 
 
+def own_all(conn: Connection, project: str, sizes: Mapping[str, int], now: datetime) -> None:
+    """As `own`, with one statement."""
+    rows = [{"project": project, "digest": d, "size": size, "create_time": now} for d, size in sorted(sizes.items())]
+    conn.execute(upsert(project_blobs).on_conflict_do_nothing(), rows)
+
+
 def size_staged(conn: Connection, scope: Scope, digest: str) -> int | None:
     """Bytes of the blob when this very attempt has staged it."""
     return conn.scalar(

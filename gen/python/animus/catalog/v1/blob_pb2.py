@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from animus.catalog.v1 import agent_blob_pb2 as animus_dot_catalog_dot_v1_dot_agent__blob__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61nimus/catalog/v1/blob.proto\x12\x11\x61nimus.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"*\n\x04\x42lob\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"B\n\x06Upload\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x03\"\xf6\x01\n\x11UploadBlobRequest\x12I\n\x06parent\x18\x01 \x01(\tB9\xbaH6r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\xd8\x01\x01\x12/\n\x06\x64igest\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x17\x32\x15^sha256:[0-9a-f]{64}$\xd8\x01\x01\x12\"\n\nsize_bytes\x18\x03 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\x80\x80\x80\x80 (\x00\x12\x1d\n\x0coffset_bytes\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\"\n\x04\x62ody\x18\x05 \x01(\x0b\x32\x14.google.api.HttpBody\"\x88\x01\n\x10GetUploadRequest\x12\x46\n\x06parent\x18\x01 \x01(\tB6\xbaH3r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12,\n\x06\x64igest\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\"\x98\x01\n\x17ListMissingBlobsRequest\x12\x46\n\x06parent\x18\x01 \x01(\tB6\xbaH3r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12\x35\n\x07\x64igests\x18\x02 \x03(\tB$\xbaH!\x92\x01\x1e\x10\x90N\"\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\"3\n\x18ListMissingBlobsResponse\x12\x17\n\x0fmissing_digests\x18\x01 \x03(\t\"\xaa\x01\n\x13\x44ownloadBlobRequest\x12\x46\n\x06parent\x18\x01 \x01(\tB6\xbaH3r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12,\n\x06\x64igest\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\x12\x1d\n\x0coffset_bytes\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\xa6\x01\n\x17\x44ownloadArtifactRequest\x12s\n\x04name\x18\x01 \x01(\tBe\xbaHbr`2^^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?/artifacts/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12\x16\n\x04path\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"\xde\x01\n\x1d\x44ownloadDatasetVersionRequest\x12\xa4\x01\n\x04name\x18\x01 \x01(\tB\x95\x01\xbaH\x91\x01r\x8e\x01\x32\x8b\x01^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?/datasets/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?/versions/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12\x16\n\x04path\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\x32\x9f\x07\n\x0b\x42lobService\x12\x89\x01\n\nUploadBlob\x12$.animus.catalog.v1.UploadBlobRequest\x1a\x17.animus.catalog.v1.Blob\":\x82\xd3\xe4\x93\x02\x34\",/catalog/v1/{parent=projects/*}/blobs:upload:\x04\x62ody(\x01\x12\x85\x01\n\tGetUpload\x12#.animus.catalog.v1.GetUploadRequest\x1a\x19.animus.catalog.v1.Upload\"8\x82\xd3\xe4\x93\x02\x32\x12\x30/catalog/v1/{parent=projects/*}/uploads/{digest}\x12\xa9\x01\n\x10ListMissingBlobs\x12*.animus.catalog.v1.ListMissingBlobsRequest\x1a+.animus.catalog.v1.ListMissingBlobsResponse\"<\x82\xd3\xe4\x93\x02\x36\"1/catalog/v1/{parent=projects/*}/blobs:listMissing:\x01*\x12\x8f\x01\n\x0c\x44ownloadBlob\x12&.animus.catalog.v1.DownloadBlobRequest\x1a\x14.google.api.HttpBody\"?\x82\xd3\xe4\x93\x02\x39\x12\x37/catalog/v1/{parent=projects/*}/blobs/{digest}:download0\x01\x12\x92\x01\n\x10\x44ownloadArtifact\x12*.animus.catalog.v1.DownloadArtifactRequest\x1a\x14.google.api.HttpBody\":\x82\xd3\xe4\x93\x02\x34\x12\x32/catalog/v1/{name=projects/*/artifacts/*}:download0\x01\x12\xa8\x01\n\x16\x44ownloadDatasetVersion\x12\x30.animus.catalog.v1.DownloadDatasetVersionRequest\x1a\x14.google.api.HttpBody\"D\x82\xd3\xe4\x93\x02>\x12</catalog/v1/{name=projects/*/datasets/*/versions/*}:download0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61nimus/catalog/v1/blob.proto\x12\x11\x61nimus.catalog.v1\x1a\"animus/catalog/v1/agent_blob.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"*\n\x04\x42lob\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"B\n\x06Upload\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x03\"\xf6\x01\n\x11UploadBlobRequest\x12I\n\x06parent\x18\x01 \x01(\tB9\xbaH6r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\xd8\x01\x01\x12/\n\x06\x64igest\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x17\x32\x15^sha256:[0-9a-f]{64}$\xd8\x01\x01\x12\"\n\nsize_bytes\x18\x03 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\x80\x80\x80\x80 (\x00\x12\x1d\n\x0coffset_bytes\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\"\n\x04\x62ody\x18\x05 \x01(\x0b\x32\x14.google.api.HttpBody\"\x9b\x01\n\x17UploadSmallBlobsRequest\x12\x46\n\x06parent\x18\x01 \x01(\tB6\xbaH3r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12\x38\n\x05\x62lobs\x18\x02 \x03(\x0b\x32\x1c.animus.catalog.v1.SmallBlobB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"\x1a\n\x18UploadSmallBlobsResponse\"\x88\x01\n\x10GetUploadRequest\x12\x46\n\x06parent\x18\x01 \x01(\tB6\xbaH3r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12,\n\x06\x64igest\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\"\x98\x01\n\x17ListMissingBlobsRequest\x12\x46\n\x06parent\x18\x01 \x01(\tB6\xbaH3r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12\x35\n\x07\x64igests\x18\x02 \x03(\tB$\xbaH!\x92\x01\x1e\x10\x90N\"\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\"3\n\x18ListMissingBlobsResponse\x12\x17\n\x0fmissing_digests\x18\x01 \x03(\t\"\xaa\x01\n\x13\x44ownloadBlobRequest\x12\x46\n\x06parent\x18\x01 \x01(\tB6\xbaH3r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12,\n\x06\x64igest\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\x12\x1d\n\x0coffset_bytes\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\xa6\x01\n\x17\x44ownloadArtifactRequest\x12s\n\x04name\x18\x01 \x01(\tBe\xbaHbr`2^^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?/artifacts/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12\x16\n\x04path\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"\xde\x01\n\x1d\x44ownloadDatasetVersionRequest\x12\xa4\x01\n\x04name\x18\x01 \x01(\tB\x95\x01\xbaH\x91\x01r\x8e\x01\x32\x8b\x01^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?/datasets/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?/versions/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$\x12\x16\n\x04path\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\x32\xcb\x08\n\x0b\x42lobService\x12\x89\x01\n\nUploadBlob\x12$.animus.catalog.v1.UploadBlobRequest\x1a\x17.animus.catalog.v1.Blob\":\x82\xd3\xe4\x93\x02\x34\",/catalog/v1/{parent=projects/*}/blobs:upload:\x04\x62ody(\x01\x12\xa9\x01\n\x10UploadSmallBlobs\x12*.animus.catalog.v1.UploadSmallBlobsRequest\x1a+.animus.catalog.v1.UploadSmallBlobsResponse\"<\x82\xd3\xe4\x93\x02\x36\"1/catalog/v1/{parent=projects/*}/blobs:uploadSmall:\x01*\x12\x85\x01\n\tGetUpload\x12#.animus.catalog.v1.GetUploadRequest\x1a\x19.animus.catalog.v1.Upload\"8\x82\xd3\xe4\x93\x02\x32\x12\x30/catalog/v1/{parent=projects/*}/uploads/{digest}\x12\xa9\x01\n\x10ListMissingBlobs\x12*.animus.catalog.v1.ListMissingBlobsRequest\x1a+.animus.catalog.v1.ListMissingBlobsResponse\"<\x82\xd3\xe4\x93\x02\x36\"1/catalog/v1/{parent=projects/*}/blobs:listMissing:\x01*\x12\x8f\x01\n\x0c\x44ownloadBlob\x12&.animus.catalog.v1.DownloadBlobRequest\x1a\x14.google.api.HttpBody\"?\x82\xd3\xe4\x93\x02\x39\x12\x37/catalog/v1/{parent=projects/*}/blobs/{digest}:download0\x01\x12\x92\x01\n\x10\x44ownloadArtifact\x12*.animus.catalog.v1.DownloadArtifactRequest\x1a\x14.google.api.HttpBody\":\x82\xd3\xe4\x93\x02\x34\x12\x32/catalog/v1/{name=projects/*/artifacts/*}:download0\x01\x12\xa8\x01\n\x16\x44ownloadDatasetVersion\x12\x30.animus.catalog.v1.DownloadDatasetVersionRequest\x1a\x14.google.api.HttpBody\"D\x82\xd3\xe4\x93\x02>\x12</catalog/v1/{name=projects/*/datasets/*/versions/*}:download0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +43,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADBLOBREQUEST'].fields_by_name['size_bytes']._serialized_options = b'\272H\013\"\t\030\200\200\200\200\200 (\000'
   _globals['_UPLOADBLOBREQUEST'].fields_by_name['offset_bytes']._loaded_options = None
   _globals['_UPLOADBLOBREQUEST'].fields_by_name['offset_bytes']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_UPLOADSMALLBLOBSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_UPLOADSMALLBLOBSREQUEST'].fields_by_name['parent']._serialized_options = b'\272H3r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$'
+  _globals['_UPLOADSMALLBLOBSREQUEST'].fields_by_name['blobs']._loaded_options = None
+  _globals['_UPLOADSMALLBLOBSREQUEST'].fields_by_name['blobs']._serialized_options = b'\272H\010\222\001\005\010\001\020\350\007'
   _globals['_GETUPLOADREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_GETUPLOADREQUEST'].fields_by_name['parent']._serialized_options = b'\272H3r12/^projects/[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$'
   _globals['_GETUPLOADREQUEST'].fields_by_name['digest']._loaded_options = None
@@ -66,6 +71,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOWNLOADDATASETVERSIONREQUEST'].fields_by_name['path']._serialized_options = b'\272H\005r\003(\200\010'
   _globals['_BLOBSERVICE'].methods_by_name['UploadBlob']._loaded_options = None
   _globals['_BLOBSERVICE'].methods_by_name['UploadBlob']._serialized_options = b'\202\323\344\223\0024\",/catalog/v1/{parent=projects/*}/blobs:upload:\004body'
+  _globals['_BLOBSERVICE'].methods_by_name['UploadSmallBlobs']._loaded_options = None
+  _globals['_BLOBSERVICE'].methods_by_name['UploadSmallBlobs']._serialized_options = b'\202\323\344\223\0026\"1/catalog/v1/{parent=projects/*}/blobs:uploadSmall:\001*'
   _globals['_BLOBSERVICE'].methods_by_name['GetUpload']._loaded_options = None
   _globals['_BLOBSERVICE'].methods_by_name['GetUpload']._serialized_options = b'\202\323\344\223\0022\0220/catalog/v1/{parent=projects/*}/uploads/{digest}'
   _globals['_BLOBSERVICE'].methods_by_name['ListMissingBlobs']._loaded_options = None
@@ -76,24 +83,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BLOBSERVICE'].methods_by_name['DownloadArtifact']._serialized_options = b'\202\323\344\223\0024\0222/catalog/v1/{name=projects/*/artifacts/*}:download'
   _globals['_BLOBSERVICE'].methods_by_name['DownloadDatasetVersion']._loaded_options = None
   _globals['_BLOBSERVICE'].methods_by_name['DownloadDatasetVersion']._serialized_options = b'\202\323\344\223\002>\022</catalog/v1/{name=projects/*/datasets/*/versions/*}:download'
-  _globals['_BLOB']._serialized_start=137
-  _globals['_BLOB']._serialized_end=179
-  _globals['_UPLOAD']._serialized_start=181
-  _globals['_UPLOAD']._serialized_end=247
-  _globals['_UPLOADBLOBREQUEST']._serialized_start=250
-  _globals['_UPLOADBLOBREQUEST']._serialized_end=496
-  _globals['_GETUPLOADREQUEST']._serialized_start=499
-  _globals['_GETUPLOADREQUEST']._serialized_end=635
-  _globals['_LISTMISSINGBLOBSREQUEST']._serialized_start=638
-  _globals['_LISTMISSINGBLOBSREQUEST']._serialized_end=790
-  _globals['_LISTMISSINGBLOBSRESPONSE']._serialized_start=792
-  _globals['_LISTMISSINGBLOBSRESPONSE']._serialized_end=843
-  _globals['_DOWNLOADBLOBREQUEST']._serialized_start=846
-  _globals['_DOWNLOADBLOBREQUEST']._serialized_end=1016
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=1019
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=1185
-  _globals['_DOWNLOADDATASETVERSIONREQUEST']._serialized_start=1188
-  _globals['_DOWNLOADDATASETVERSIONREQUEST']._serialized_end=1410
-  _globals['_BLOBSERVICE']._serialized_start=1413
-  _globals['_BLOBSERVICE']._serialized_end=2340
+  _globals['_BLOB']._serialized_start=173
+  _globals['_BLOB']._serialized_end=215
+  _globals['_UPLOAD']._serialized_start=217
+  _globals['_UPLOAD']._serialized_end=283
+  _globals['_UPLOADBLOBREQUEST']._serialized_start=286
+  _globals['_UPLOADBLOBREQUEST']._serialized_end=532
+  _globals['_UPLOADSMALLBLOBSREQUEST']._serialized_start=535
+  _globals['_UPLOADSMALLBLOBSREQUEST']._serialized_end=690
+  _globals['_UPLOADSMALLBLOBSRESPONSE']._serialized_start=692
+  _globals['_UPLOADSMALLBLOBSRESPONSE']._serialized_end=718
+  _globals['_GETUPLOADREQUEST']._serialized_start=721
+  _globals['_GETUPLOADREQUEST']._serialized_end=857
+  _globals['_LISTMISSINGBLOBSREQUEST']._serialized_start=860
+  _globals['_LISTMISSINGBLOBSREQUEST']._serialized_end=1012
+  _globals['_LISTMISSINGBLOBSRESPONSE']._serialized_start=1014
+  _globals['_LISTMISSINGBLOBSRESPONSE']._serialized_end=1065
+  _globals['_DOWNLOADBLOBREQUEST']._serialized_start=1068
+  _globals['_DOWNLOADBLOBREQUEST']._serialized_end=1238
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=1241
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=1407
+  _globals['_DOWNLOADDATASETVERSIONREQUEST']._serialized_start=1410
+  _globals['_DOWNLOADDATASETVERSIONREQUEST']._serialized_end=1632
+  _globals['_BLOBSERVICE']._serialized_start=1635
+  _globals['_BLOBSERVICE']._serialized_end=2734
 # @@protoc_insertion_point(module_scope)

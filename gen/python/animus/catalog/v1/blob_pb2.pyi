@@ -1,3 +1,4 @@
+from animus.catalog.v1 import agent_blob_pb2 as _agent_blob_pb2
 from buf.validate import validate_pb2 as _validate_pb2
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import httpbody_pb2 as _httpbody_pb2
@@ -40,6 +41,18 @@ class UploadBlobRequest(_message.Message):
     offset_bytes: int
     body: _httpbody_pb2.HttpBody
     def __init__(self, parent: _Optional[str] = ..., digest: _Optional[str] = ..., size_bytes: _Optional[int] = ..., offset_bytes: _Optional[int] = ..., body: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
+
+class UploadSmallBlobsRequest(_message.Message):
+    __slots__ = ("parent", "blobs")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    BLOBS_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    blobs: _containers.RepeatedCompositeFieldContainer[_agent_blob_pb2.SmallBlob]
+    def __init__(self, parent: _Optional[str] = ..., blobs: _Optional[_Iterable[_Union[_agent_blob_pb2.SmallBlob, _Mapping]]] = ...) -> None: ...
+
+class UploadSmallBlobsResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class GetUploadRequest(_message.Message):
     __slots__ = ("parent", "digest")

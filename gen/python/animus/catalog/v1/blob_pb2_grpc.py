@@ -42,6 +42,11 @@ class BlobServiceStub:
                 request_serializer=animus_dot_catalog_dot_v1_dot_blob__pb2.UploadBlobRequest.SerializeToString,
                 response_deserializer=animus_dot_catalog_dot_v1_dot_blob__pb2.Blob.FromString,
                 _registered_method=True)
+        self.UploadSmallBlobs = channel.unary_unary(
+                '/animus.catalog.v1.BlobService/UploadSmallBlobs',
+                request_serializer=animus_dot_catalog_dot_v1_dot_blob__pb2.UploadSmallBlobsRequest.SerializeToString,
+                response_deserializer=animus_dot_catalog_dot_v1_dot_blob__pb2.UploadSmallBlobsResponse.FromString,
+                _registered_method=True)
         self.GetUpload = channel.unary_unary(
                 '/animus.catalog.v1.BlobService/GetUpload',
                 request_serializer=animus_dot_catalog_dot_v1_dot_blob__pb2.GetUploadRequest.SerializeToString,
@@ -79,6 +84,14 @@ class BlobServiceServicer:
         content becomes visible only when its SHA-256 is the digest: INVALID_ARGUMENT / DIGEST_MISMATCH otherwise. A
         blob that the project already owns answers without reading the rest.
         Over HTTP the body is the content itself: POST …/blobs:upload?digest=sha256:…&sizeBytes=…
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadSmallBlobs(self, request, context):
+        """Uploads small blobs whole, all of them or none: a folder of many small files in few calls. Repeating it is harmless.
+        INVALID_ARGUMENT / DIGEST_MISMATCH for bytes that have another digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,6 +141,11 @@ def add_BlobServiceServicer_to_server(servicer, server):
                     servicer.UploadBlob,
                     request_deserializer=animus_dot_catalog_dot_v1_dot_blob__pb2.UploadBlobRequest.FromString,
                     response_serializer=animus_dot_catalog_dot_v1_dot_blob__pb2.Blob.SerializeToString,
+            ),
+            'UploadSmallBlobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.UploadSmallBlobs,
+                    request_deserializer=animus_dot_catalog_dot_v1_dot_blob__pb2.UploadSmallBlobsRequest.FromString,
+                    response_serializer=animus_dot_catalog_dot_v1_dot_blob__pb2.UploadSmallBlobsResponse.SerializeToString,
             ),
             'GetUpload': grpc.unary_unary_rpc_method_handler(
                     servicer.GetUpload,
@@ -184,6 +202,33 @@ class BlobService:
             '/animus.catalog.v1.BlobService/UploadBlob',
             animus_dot_catalog_dot_v1_dot_blob__pb2.UploadBlobRequest.SerializeToString,
             animus_dot_catalog_dot_v1_dot_blob__pb2.Blob.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadSmallBlobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/animus.catalog.v1.BlobService/UploadSmallBlobs',
+            animus_dot_catalog_dot_v1_dot_blob__pb2.UploadSmallBlobsRequest.SerializeToString,
+            animus_dot_catalog_dot_v1_dot_blob__pb2.UploadSmallBlobsResponse.FromString,
             options,
             channel_credentials,
             insecure,
