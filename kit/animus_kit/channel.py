@@ -16,6 +16,7 @@ import grpc.aio
 
 from animus_kit import trace
 from animus_kit.errors import ResourceExhausted
+from animus_kit.redial import FollowingChannel
 from animus_kit.tls import TlsFiles, channel_credentials
 
 # Left for this process to answer its own caller after the callee ran out of time.
@@ -56,15 +57,24 @@ def dial(
     aio: bool = False,
     options: Sequence[tuple[str, Any]] = (),
 ) -> Any:
-    """Opens a channel (grpc.Channel, or grpc.aio.Channel) to host:port that must present service_name's certificate."""
+    """Opens a channel (grpc.Channel, or grpc.aio.Channel) to host:port that must present service_name's certificate.
+
+    A grpc.Channel follows the files of `tls`; a grpc.aio.Channel keeps the certificate that it began with.
+    """
     name = ("grpc.ssl_target_name_override", f"{service_name}.{trust_domain}")
     every = [*OPTIONS, name, *options]
-    credentials = channel_credentials(tls)
     if aio:
         # Streams carry their own deadlines; only the metadata travels on.
         interceptors = [_AioUnaryStream(), _AioUnaryUnary(), _AioStreamUnary(), _AioStreamStream()]
-        return grpc.aio.secure_channel(target, credentials, options=every, interceptors=interceptors)
-    return grpc.intercept_channel(grpc.secure_channel(target, credentials, options=every), _Propagate())
+        return grpc.aio.secure_channel(target, channel_credentials(tls), options=every, interceptors=interceptors)
+    # Channels of one process share connections, and with them the certificate of whoever connected first.
+    every.append(("grpc.use_local_subchannel_pool", 1))
+
+    def connect() -> grpc.Channel:
+        made = grpc.secure_channel(target, channel_credentials(tls), options=every)
+        return grpc.intercept_channel(made, _Propagate())
+
+    return FollowingChannel(tls, connect)
 
 
 class _Details(grpc.ClientCallDetails):

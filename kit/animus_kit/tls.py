@@ -1,7 +1,7 @@
 """mTLS from files that may change, and who is on the other side.
 
 A server reads its files again when one of them changed, at the next handshake (gRPC's dynamic credentials); a client
-dials again. Peers are named by the SPIFFE id in their certificate's URI SAN.
+dials again (redial.py). Peers are named by the SPIFFE id in their certificate's URI SAN.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class _Reloading:
     def _load(self) -> grpc.ServerCertificateConfiguration:
         stamp = self._files.stamp()
         chain, key, ca = self._files.read()
-        _check_pair(chain, key)
+        check_pair(chain, key)
         configuration = grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=ca)
         self._stamp = stamp
         return configuration
@@ -88,7 +88,7 @@ class _Reloading:
                 return None
 
 
-def _check_pair(chain: bytes, key: bytes) -> None:
+def check_pair(chain: bytes, key: bytes) -> None:
     """gRPC takes a key of another certificate without a word and then fails every handshake. Raises ValueError."""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import load_pem_private_key

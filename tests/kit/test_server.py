@@ -118,7 +118,14 @@ ROWS = {
     "/animus.audit.v1.EventStreamService/WatchProjectEvents": public("audit.events.list", in_project("parent")),
     **{
         BLOBS + name: public("catalog.blobs.read", in_project("parent"))
-        for name in ("UploadBlob", "GetUpload", "ListMissingBlobs", "DownloadBlob", "DownloadDatasetVersion")
+        for name in (
+            "UploadBlob",
+            "UploadSmallBlobs",
+            "GetUpload",
+            "ListMissingBlobs",
+            "DownloadBlob",
+            "DownloadDatasetVersion",
+        )
     },
     BLOBS + "DownloadArtifact": public("catalog.artifacts.read", in_project("name")),
 }
