@@ -63,7 +63,11 @@ def ecds_path(settings: Settings) -> Path:
 def jwt_resource(settings: Settings, jwks: bytes) -> dict[str, Any]:
     """The token check as a discoverable resource, keys inline. Raises ValueError for a file that is no JWKS."""
     keys = json.loads(jwks)
-    if not isinstance(keys, dict) or not isinstance(keys.get("keys"), list):
+    if (
+        not isinstance(keys, dict)
+        or not isinstance(keys.get("keys"), list)
+        or not all(isinstance(key, dict) for key in keys["keys"])
+    ):
         raise ValueError("not a JWKS")
     # Only asymmetric public keys, whatever the file holds.
     usable = [key for key in keys["keys"] if key.get("kty") in ("EC", "RSA") and "d" not in key]

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from animus_cli import base, exits, requirements
 from animus_cli.main import app
 from animus_client.errors import ClientError
+from animus_kit import pki as kit_pki
 from animus_kit.errors import FieldViolation
 from animus_kit.status import RemoteError
 
@@ -151,6 +152,39 @@ def test_a_machine_that_lacks_something_is_status_3(run: Any, monkeypatch: pytes
     assert run("doctor").exit_code == exits.REQUIREMENT
 
 
+@pytest.mark.parametrize("cut_before", ["_write_bundle", "replace", "second replace"])
+def test_a_rotation_that_was_cut_off_is_gone_on_with(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_before: str
+) -> None:
+    folder = tmp_path / "authority"
+    assert run("pki", "init", "--dir", folder).exit_code == 0
+    before = (folder / "contract.key").read_bytes()
+    replace, replaced = Path.replace, []
+
+    def cut(path: Path, target: Path) -> Path:
+        replaced.append(path)
+        if len(replaced) == (2 if cut_before == "second replace" else 1):
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    def interrupted(*_: Any) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if cut_before == "_write_bundle":
+            patch.setattr("animus_cli.commands.pki._write_bundle", interrupted)
+        else:
+            patch.setattr(Path, "replace", cut)
+        assert run("pki", "rotate", "contract", "--dir", folder).exit_code != 0
+    assert run("pki", "rotate", "contract", "--dir", folder).exit_code == 0
+    shown = json.loads(run("pki", "show", "--dir", folder, "--output", "json").stdout)
+    assert (shown["sequence"], len(shown["keys"])) == (2, 3)
+    assert (folder / "contract.previous.key").read_bytes() == before
+    current = kit_pki.load_signing_key((folder / "contract.key").read_bytes()).public_key()
+    assert kit_pki.key_id(current)[:16] in {key for _, key in shown["keys"]}
+    assert not (folder / "contract.next.key").exists()
+
+
 def test_an_offline_authority(run: Any, tmp_path: Path) -> None:
     folder = tmp_path / "authority"
     assert run("pki", "init", "--dir", folder, "--trust-domain", "corp.example").exit_code == 0
@@ -161,6 +195,10 @@ def test_an_offline_authority(run: Any, tmp_path: Path) -> None:
     assert run("pki", "rotate", "contract", "--dir", folder).exit_code == 0
     second = json.loads(run("pki", "show", "--dir", folder, "--output", "json").stdout)
     assert second["root"] == first["root"] and second["sequence"] == 2 and len(second["keys"]) == 3
+    assert run("pki", "rotate", "contract", "--dir", folder).exit_code == 0
+    third = json.loads(run("pki", "show", "--dir", folder, "--output", "json").stdout)
+    # A key that was retired stays: what it signed is verified with it.
+    assert third["sequence"] == 3 and {tuple(key) for key in second["keys"]} < {tuple(key) for key in third["keys"]}
 
     assert run("pki", "issue", "catalog", "--dir", folder).exit_code == 0
     assert run("pki", "issue", "public", "--dir", folder).exit_code == exits.USAGE

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from animus_client.issuer import LocalIssuer
-from animus_gateway import config, methods, routes, run, settings
+from animus_gateway import config, filters, methods, routes, run, settings
 from animus_gateway.__main__ import main
 from tests.gateway.conftest import TRUST_DOMAIN, UPSTREAMS, settings_file, write_pki
 
@@ -130,3 +130,10 @@ def test_import_is_light():
     code = "import sys, animus_gateway.run; print('grpc' in sys.modules, 'cryptography' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"keys": {}}', '{"keys": ["x"]}', '{"keys": [null]}', "{"])
+def test_what_is_no_jwks_is_told_as_such(written, text):
+    """Anything else than ValueError would end the gateway, and Envoy with it, in the middle of serving."""
+    with pytest.raises(ValueError):  # noqa: PT011 (json's own, or ours)
+        filters.jwt_resource(settings.load(written), text.encode())

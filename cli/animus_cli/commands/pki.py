@@ -35,9 +35,10 @@ def init(dir: Dir = _FOLDER, trust_domain: Domain = "animus.local") -> None:
         ca = pki.new_ca(f"Animus {name}", now)
         pki.write_public(dir / f"{name}-ca.crt", ca.certificate_pem)
         pki.write_private(dir / f"{name}-ca.key", ca.key_pem)
-    for purpose in _PURPOSES:
-        pki.write_private(dir / f"{purpose}.key", pki.key_pem(pki.new_signing_key()))
-    _write_bundle(dir, 1, now)
+    keys = {purpose: pki.new_signing_key() for purpose in _PURPOSES}
+    for purpose, key in keys.items():
+        pki.write_private(dir / f"{purpose}.key", pki.key_pem(key))
+    _write_bundle(dir, 1, now, [_trusted(key.public_key(), purpose, now) for purpose, key in keys.items()])
     rows = [("root", pki.key_id(root.public_key())), ("trust domain", trust_domain), ("folder", str(dir))]
     answer(dict(rows), lambda: show.pairs(rows))
 
@@ -75,11 +76,19 @@ def rotate(purpose: Annotated[str, typer.Argument(help="contract or attestation.
 
     if purpose not in _PURPOSES:
         raise Stop(exits.USAGE, f"no purpose {purpose!r}: contract, attestation", "USAGE")
-    _domain(dir)
-    target = dir / f"{purpose}.key"
-    target.rename(dir / f"{purpose}.previous.key")
-    pki.write_private(target, pki.key_pem(pki.new_signing_key()))
-    sequence = _write_bundle(dir, _sequence(dir) + 1, datetime.now(UTC))
+    bundle, _ = _bundle(dir)
+    current, following = dir / f"{purpose}.key", dir / f"{purpose}.next.key"
+    # In this order, each step known by what is there: a rotation that was cut off is gone on with.
+    if not following.exists():
+        pki.write_private(following, pki.key_pem(pki.new_signing_key()))
+    key = pki.load_signing_key(following.read_bytes()).public_key()
+    sequence = bundle.sequence
+    if pki.key_id(key) not in {known.key_id for known in bundle.keys}:
+        now = datetime.now(UTC)
+        sequence = _write_bundle(dir, sequence + 1, now, [*bundle.keys, _trusted(key, purpose, now)])
+    if current.exists():
+        current.replace(dir / f"{purpose}.previous.key")
+    following.replace(current)
     answer({"sequence": sequence}, lambda: print(f"trust bundle {sequence}"))
 
 
@@ -97,17 +106,19 @@ def show_(dir: Dir = _FOLDER) -> None:
     answer({"root": root, "trustDomain": bundle.trust_domain, "sequence": bundle.sequence, "keys": keys}, human)
 
 
-def _write_bundle(dir: Path, sequence: int, now: datetime) -> int:
+def _trusted(key: Any, purpose: str, now: datetime) -> Any:
+    from animus_kit import pki
+    from animus_kit.documents.bundle import TrustedKey
+
+    return TrustedKey.of(key, purpose, now - pki.BACKDATE, now + timedelta(days=730))
+
+
+def _write_bundle(dir: Path, sequence: int, now: datetime, keys: list[Any]) -> int:
+    """keys: every one that has signed anything. A retired one stays as it was, for verifying that."""
     from animus_kit import pki
     from animus_kit.documents import dsse
-    from animus_kit.documents.bundle import TrustBundle, TrustedKey
+    from animus_kit.documents.bundle import TrustBundle
 
-    keys = []
-    for purpose in _PURPOSES:
-        for path in (dir / f"{purpose}.key", dir / f"{purpose}.previous.key"):
-            if path.exists():
-                key = pki.load_signing_key(path.read_bytes()).public_key()
-                keys.append(TrustedKey.of(key, purpose, now - pki.BACKDATE, now + timedelta(days=730)))
     bundle = TrustBundle(
         trust_domain=_domain(dir),
         sequence=sequence,
@@ -135,10 +146,6 @@ def _bundle(dir: Path) -> tuple[Any, str]:
     fingerprint = pki.key_id(root)
     payload, _ = dsse.verify((dir / "trust-bundle.json").read_bytes(), TrustBundle.NOUN, {fingerprint: root})
     return TrustBundle.from_bytes(payload), fingerprint
-
-
-def _sequence(dir: Path) -> int:
-    return _bundle(dir)[0].sequence
 
 
 def _domain(dir: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from animus_cli.stack.keys import SERVICES
 from animus_cli.stack.layout import Layout
+from animus_kit import pki
 from animus_kit.db import migrate
 from animus_kit.db.embedded import Embedded, account
 from animus_kit.db.provision import provision
@@ -46,8 +47,8 @@ def _password(layout: Layout, cluster: Embedded, service: str) -> str:
     if path.exists():
         return path.read_text().strip().rpartition(":")[2]
     password = secrets.token_hex(24)
-    path.touch(mode=0o600)
-    path.write_text(f"*:*:*:{service}:{password}\n")
+    # In one step: an empty file would be taken for the password.
+    pki.write_private(path, f"*:*:*:{service}:{password}\n".encode())
     who = account()
     if who is not None:
         os.chown(path, who.pw_uid, who.pw_gid)

@@ -1,4 +1,5 @@
-"""Every key of a local stack, made once. In production `animus pki` makes the same things on an offline machine."""
+"""Every key of a local stack, made once, and its certificates, made again before they expire. In production `animus pki`
+makes the same things on an offline machine."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import secrets
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -18,31 +20,26 @@ from animus_kit.documents import dsse
 from animus_kit.documents.bundle import TrustBundle, TrustedKey
 
 SERVICES = ("catalog", "orchestrator", "policy", "lineage", "audit")
+LEAVES = (*SERVICES, "gateway", "public")
 SIGNING_LIFETIME = timedelta(days=3650)
 
 
 def make(layout: Layout, now: datetime) -> None:
-    """Makes what is missing. A folder that has its trust bundle is complete and stays as it is."""
+    """Makes what is missing, and certificates that have less than a third of their life left. A folder that has its trust
+    bundle is complete, and every key in it stays."""
     if layout.trust_bundle.exists():
+        _renew(layout, now)
         return
     root = pki.new_signing_key()
     services, agents = pki.new_ca("Animus services", now), pki.new_ca("Animus agents", now)
     contract, enrollment = pki.new_signing_key(), pki.new_signing_key()
-    for name in SERVICES:
-        leaf = pki.issue_service(
-            services, f"service/{name}", (f"{name}.{TRUST_DOMAIN}", "localhost"), TRUST_DOMAIN, now
-        )
-        # With its issuer: a joining node finds there the certificate that its token pins.
-        _write_leaf(layout, name, pki.Leaf(leaf.certificate_pem + services.certificate_pem, leaf.key_pem))
-    gateway = pki.issue_service(services, "gateway", (f"gateway.{TRUST_DOMAIN}",), TRUST_DOMAIN, now)
-    _write_leaf(layout, "gateway", gateway)
-    public = pki.issue_service(services, "gateway", ("localhost",), TRUST_DOMAIN, now, addresses=("127.0.0.1", "::1"))
-    _write_leaf(layout, "public", public)
+    for name in LEAVES:
+        _issue(layout, name, services, now)
     pki.write_public(layout.services_ca, services.certificate_pem)
     pki.write_public(layout.agents_ca, agents.certificate_pem)
     pki.write_private(layout.pki / "agents-ca.key", agents.key_pem)
     # Kept apart, as in production, where neither is online.
-    pki.write_private(layout.pki / "offline" / "services-ca.key", services.key_pem)
+    pki.write_private(_services_ca_key(layout), services.key_pem)
     pki.write_private(layout.pki / "offline" / "root.key", pki.key_pem(root))
     pki.write_public(layout.pki / "root.pub", public_pem(root.public_key()))
     pki.write_private(layout.pki / "contract.key", pki.key_pem(contract))
@@ -78,10 +75,34 @@ def public_pem(key: Ed25519PublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def _write_leaf(layout: Layout, name: str, leaf: pki.Leaf) -> None:
+def _renew(layout: Layout, now: datetime) -> None:
+    late = [name for name in LEAVES if _expires(layout.tls(name)[0]) < now + pki.SERVICE_LIFETIME / 3]
+    if late:
+        ca = pki.load_ca(layout.services_ca.read_bytes(), _services_ca_key(layout).read_bytes())
+        for name in late:
+            _issue(layout, name, ca, now)
+
+
+def _expires(certificate: Path) -> datetime:
+    return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+
+
+def _issue(layout: Layout, name: str, ca: pki.CertificateAuthority, now: datetime) -> None:
+    if name == "public":
+        leaf = pki.issue_service(ca, "gateway", ("localhost",), TRUST_DOMAIN, now, addresses=("127.0.0.1", "::1"))
+    elif name == "gateway":
+        leaf = pki.issue_service(ca, "gateway", (f"gateway.{TRUST_DOMAIN}",), TRUST_DOMAIN, now)
+    else:
+        leaf = pki.issue_service(ca, f"service/{name}", (f"{name}.{TRUST_DOMAIN}", "localhost"), TRUST_DOMAIN, now)
+        # With its issuer: a joining node finds there the certificate that its token pins.
+        leaf = pki.Leaf(leaf.certificate_pem + ca.certificate_pem, leaf.key_pem)
     certificate, key = layout.tls(name)
     pki.write_public(certificate, leaf.certificate_pem)
     pki.write_private(key, leaf.key_pem)
+
+
+def _services_ca_key(layout: Layout) -> Path:
+    return layout.pki / "offline" / "services-ca.key"
 
 
 def _issuer(layout: Layout) -> None:

@@ -132,7 +132,7 @@ class Layout:
                 return ports
         ports = _free_ports()
         self.root.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(ports, indent=2) + "\n")
+        options.write_whole(path, json.dumps(ports, indent=2) + "\n")
         return ports
 
     @property

@@ -8,6 +8,7 @@ other listeners stay on loopback. settings are single settings of single process
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -54,4 +55,11 @@ def load(path: Path) -> Options:
 
 
 def save(path: Path, options: Options) -> None:
-    path.write_text(json.dumps(asdict(options), indent=2) + "\n")
+    write_whole(path, json.dumps(asdict(options), indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Whoever reads it, after a kill too, finds what was there before or all of this."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
