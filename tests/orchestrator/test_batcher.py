@@ -59,3 +59,25 @@ def test_a_lost_connection_is_tried_again_once():
         return list(works)
 
     assert outcomes(apply, range(10)) == list(range(10))
+
+
+def test_what_is_void_unheard_is_not_done_for_who_has_gone():
+    done = []
+
+    def apply(works: Sequence[int]) -> list[int]:
+        done.extend(works)
+        return list(works)
+
+    async def run() -> list[object]:
+        batcher: Batcher = Batcher(apply, void=lambda work: work < 10)
+        waiting = [await batcher.post(work) for work in (1, 2, 11, 12)]
+        waiting[0].cancel()
+        waiting[2].cancel()
+        batcher.start()
+        try:
+            return await asyncio.gather(*waiting, return_exceptions=True)
+        finally:
+            await batcher.close()
+
+    answers = asyncio.run(run())
+    assert done == [2, 11, 12] and (answers[1], answers[3]) == (2, 12)

@@ -85,7 +85,7 @@ class EgressDecision(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Egress(Record):
-    """Every decision of the egress proxy. `unlisted`: refused connections beyond what `decisions` could hold."""
+    """Every decision of the egress proxy. `unlisted`: connections beyond what `decisions` could hold."""
 
     allow: tuple[str, ...] = field(each(text(300), key=str, maximum=1024))
     decisions: tuple[EgressDecision, ...] = field(

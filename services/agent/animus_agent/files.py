@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,8 @@ def write_atomic(path: Path, data: bytes, *, durable: bool, mode: int = 0o600) -
     Without `durable` the change survives the death of this process, but not of the machine; a reboot is recognised by
     its boot id anyway, so that most of an attempt's marks need no more.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    # Of this thread alone: two that write the same file must not write into one another's.
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         os.fchmod(fd, mode)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from animus.agent.v1 import dispatch_pb2 as pb
 from animus.orchestrator.v1 import run_pb2
 from animus.type.v1 import metric_pb2
-from animus_agent.attempt.failure import FailureClass
+from animus_agent.attempt.failure import Failure, FailureClass
 from animus_agent.attempt.ports import Point, Result
 from animus_agent.sandbox.logs import Chunk, Cursor
 from animus_agent.spool import Row, Spool
@@ -15,6 +16,8 @@ from animus_kit.clock import Clock
 
 State = run_pb2.Attempt.State
 POINTS_A_MESSAGE = 1000
+MAX_REPORT_BYTES = 262144
+"""As dispatch.proto bounds it."""
 
 
 class SpoolReporter:
@@ -53,6 +56,9 @@ class SpoolReporter:
         return Cursor(cursors.log_raw, cursors.log_text)
 
     def points(self, first_index: int, points: list[Point], offset: int) -> None:
+        if not points:
+            # Lines without one. What was read is not read again, or reading on would never end.
+            return self._spool.points(self._attempt, None, first_index, offset)
         for at in range(0, len(points), POINTS_A_MESSAGE):
             part = points[at : at + POINTS_A_MESSAGE]
             rows = [metric_pb2.MetricPoint(name=p.name, step=p.step, value=p.value) for p in part]
@@ -68,6 +74,7 @@ class SpoolReporter:
         return cursors.points, cursors.points_offset
 
     def result(self, result: Result) -> None:
+        result = _deliverable(result)
         event = self._event(result=to_proto(result))
         self._spool.result(self._attempt, event)
         self._changed(outcome(result))
@@ -76,6 +83,15 @@ class SpoolReporter:
         event = pb.SpoolEvent(attempt=self._attempt, **what)  # type: ignore[arg-type]
         event.client_time.FromDatetime(self._clock.now())
         return event.SerializeToString()
+
+
+def _deliverable(result: Result) -> Result:
+    """A row that dispatch takes. One it cannot take would be sent again and again, before those of all other attempts."""
+    if len(result.sandbox_report) <= MAX_REPORT_BYTES:
+        return result
+    message = f"the sandbox report has more than {MAX_REPORT_BYTES} bytes"
+    failure = result.failure or Failure(FailureClass.INFRASTRUCTURE, "SANDBOX_REPORT_TOO_LARGE", message)
+    return replace(result, failure=failure, sandbox_report=b"", provenance=b"", outputs=(), metrics={})
 
 
 def outcome(result: Result) -> int:

@@ -248,13 +248,14 @@ class Session:
             self._spool.rename()
             self.end("SPOOL_RENAMED")
             return
-        self._spool.acknowledge(welcome.acknowledged_seq)
         self._sent_seq = self._acked_seq = welcome.acknowledged_seq
         self._rows_at = self._clock.monotonic()
         self._status_at = min(self._status_at, self._rows_at + self._interval)
         self.welcomed = True
         log.info("session opened", session=welcome.session, acknowledged_seq=welcome.acknowledged_seq)
         self._wake.set()
+        # Last: a disk that does not take it now must not keep what follows from being sent. A welcome comes once.
+        self._spool.acknowledge(welcome.acknowledged_seq)
 
     def _directive(self, directive: pb.Directive) -> None:
         # Whenever this arrives, it was written after the Status it answers; and what the server says on its own, after

@@ -139,13 +139,16 @@ class Spool:
             self._log_bytes += size
         self.on_row(False)
 
-    def points(self, attempt: str, body: bytes, count: int, offset: int) -> None:
+    def points(self, attempt: str, body: bytes | None, count: int, offset: int) -> None:
+        """Points, where there are any, and how far their file was read."""
         with self._write(durable=False):
-            self._insert(attempt, "points", body)
+            if body is not None:
+                self._insert(attempt, "points", body)
             self._db.execute(
                 "update attempts set points = ?, points_offset = ? where name = ?", (count, offset, attempt)
             )
-        self.on_row(False)
+        if body is not None:
+            self.on_row(False)
 
     def result(self, attempt: str, event: bytes) -> bool:
         """The end of an attempt, durably, once; False when it was told before."""

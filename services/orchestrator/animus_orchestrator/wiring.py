@@ -40,6 +40,7 @@ from animus_orchestrator.dispatch.diagnostics import Diagnostics
 from animus_orchestrator.dispatch.enrolment import Endpoints, Enrolment
 from animus_orchestrator.dispatch.links import Links
 from animus_orchestrator.dispatch.reaper import Reaper
+from animus_orchestrator.dispatch.work import Open
 from animus_orchestrator.dispatch.writer import Limits, Writer
 from animus_orchestrator.service.agents import AgentService
 from animus_orchestrator.service.dispatch import DispatchService
@@ -135,7 +136,9 @@ def build_dispatch(it: DispatchSettings, parts: Parts) -> Process:
         parts.clock,
     )
     hub = Hub(it.dsn, (READY, AGENT, SESSION))
-    batcher: Batcher = Batcher(Writer(parts.engine, contracts, parts.clock, limits).apply)
+    writer = Writer(parts.engine, contracts, parts.clock, limits)
+    # A session for a stream that is gone would fence the one that the agent opened since, perhaps elsewhere.
+    batcher: Batcher = Batcher(writer.apply, void=lambda work: isinstance(work, Open))
     links = Links(batcher, hub)
     reaper = Reaper(parts.engine, parts.clock, limits.lease, silence=max(limits.lease, interval * 3))
     diagnostics = Diagnostics(parts.engine, parts.clock)

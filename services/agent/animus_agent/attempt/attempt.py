@@ -69,6 +69,7 @@ class Attempt:
     sandbox_report: bytes = b""
     provenance: bytes = b""
     failure: Failure | None = None
+    _killing: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def order(self) -> Contract:
@@ -83,12 +84,14 @@ class Attempt:
             # Another node may have it by now: this waits for no disk.
             self.abandoned = True
             self.wake.set()
-        try:
-            self.directory.intend_kill(self.unwritten or failure)
-        except (OSError, ValueError) as error:
-            if self.unwritten is None:
-                log.error("a kill intent is not written", attempt=self.name, error_text=str(error))
-                self.unwritten = failure
+        # The session, the fence and the attempt's own thread may all ask; the first intent is the one that holds.
+        with self._killing:
+            try:
+                self.directory.intend_kill(self.unwritten or failure)
+            except (OSError, ValueError) as error:
+                if self.unwritten is None:
+                    log.error("a kill intent is not written", attempt=self.name, error_text=str(error))
+                    self.unwritten = failure
         self.wake.set()
 
     def kill_intent(self) -> Failure | None:

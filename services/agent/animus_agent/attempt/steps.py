@@ -114,6 +114,10 @@ def sign_provenance(attempt: Attempt) -> None:
 
 def report(attempt: Attempt) -> None:
     """The one step that also follows a failure."""
+    if attempt.failure is None and not attempt.provenance:
+        # It came here by an error that nobody caught, and nothing says that it ran, let alone well.
+        attempt.failure = Failure(FailureClass.INFRASTRUCTURE, "AGENT_INTERNAL", "the attempt's steps broke off")
+        running.end(attempt)
     _let_go_of_devices(attempt)
     if attempt.failure is not None and attempt.contract is not None:
         with suppress(AgentError, DocumentError, OSError):

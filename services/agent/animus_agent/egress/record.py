@@ -20,6 +20,9 @@ from animus_kit.documents.sandbox import Egress, EgressDecision
 # Destinations that are on the list are few. Those that are not are the step's choice, and bounded here.
 MAX_REFUSED = 256
 MAX_ADDRESSES = 16
+# Of all rows in the report, which dispatch takes as a whole or not at all; the contract's own list comes on top.
+MAX_BYTES = 160 << 10
+_ROW_BYTES, _ADDRESS_BYTES = 300, 3
 SAVE_SECONDS = 1.0
 
 
@@ -35,6 +38,11 @@ class _Row:
     received: int = 0
     addresses: list[str] = field(default_factory=list)
 
+    @property
+    def weight(self) -> int:
+        """Bytes in the report, at most."""
+        return _ROW_BYTES + len(self.destination.encode()) + sum(len(one) + _ADDRESS_BYTES for one in self.addresses)
+
 
 class Record:
     """Safe for many threads."""
@@ -43,7 +51,7 @@ class Record:
         self._path, self._clock = path, clock
         self._lock = threading.Lock()
         self._rows: dict[tuple[str, str], _Row] = {}
-        self._unlisted = 0
+        self._unlisted = self._weight = 0
         self._saved = float("-inf")
         try:
             document = json.loads(path.read_bytes())
@@ -51,8 +59,7 @@ class Record:
             return
         self._unlisted = document["unlisted"]
         for fields in document["rows"]:
-            row = _Row(**fields)
-            self._rows[row.destination, row.reason] = row
+            self._add(_Row(**fields))
 
     def decided(self, destination: str, allowed: bool, reason: str, addresses: Iterable[str] = ()) -> None:
         """One connection. Durable against the death of this process when it is the first of its kind."""
@@ -61,21 +68,28 @@ class Record:
             row = self._rows.get((destination, reason))
             fresh = row is None
             if row is None:
-                if not allowed and sum(not one.allowed for one in self._rows.values()) >= MAX_REFUSED:
+                row = _Row(destination, allowed, reason, now, now)
+                many = not allowed and sum(not one.allowed for one in self._rows.values()) >= MAX_REFUSED
+                if many or self._weight + row.weight > MAX_BYTES:
                     self._unlisted += 1
                     return self._save(at_once=self._unlisted == 1)
-                row = self._rows[destination, reason] = _Row(destination, allowed, reason, now, now)
+                self._add(row)
             row.connections += 1
             row.last = max(now, row.first)
             for address in addresses:
-                if address not in row.addresses and len(row.addresses) < MAX_ADDRESSES:
+                weight = len(address) + _ADDRESS_BYTES
+                room = len(row.addresses) < MAX_ADDRESSES and self._weight + weight <= MAX_BYTES
+                if address not in row.addresses and room:
                     row.addresses.append(address)
+                    self._weight += weight
             self._save(at_once=fresh)
 
     def moved(self, destination: str, reason: str, sent: int, received: int) -> None:
         """Bytes of a connection that was decided on before."""
         with self._lock:
-            row = self._rows[destination, reason]
+            row = self._rows.get((destination, reason))
+            if row is None:  # one of those that are only counted
+                return
             row.sent += sent
             row.received += received
             row.last = max(row.last, self._clock.now().timestamp())
@@ -106,6 +120,10 @@ class Record:
                 ),
                 unlisted=self._unlisted,
             )
+
+    def _add(self, row: _Row) -> None:
+        self._rows[row.destination, row.reason] = row
+        self._weight += row.weight
 
     def _save(self, at_once: bool = False) -> None:
         now = self._clock.monotonic()

@@ -80,6 +80,11 @@ def _chunks(data: bytes, cursor: Cursor) -> list[Chunk]:
         if text and (from_stderr != stderr or len(text) + len(content) > CHUNK_BYTES):
             close()
         stderr = from_stderr
+        # Only a torn line is longer than a chunk. Within it there is no place in the file to go on from.
+        while len(content) > CHUNK_BYTES:
+            text += content[:CHUNK_BYTES]
+            content = content[CHUNK_BYTES:]
+            close()
         text += content
         raw += len(line)
     close()

@@ -23,8 +23,16 @@ log = get_logger(__name__)
 class Batcher(Generic[Work, Answer]):
     """Applies work in batches on one thread. `apply` gets a list and returns one answer or error for each item."""
 
-    def __init__(self, apply: Callable[[Sequence[Work]], Sequence[Answer | AppError]], max_batch: int = 256):
+    def __init__(
+        self,
+        apply: Callable[[Sequence[Work]], Sequence[Answer | AppError]],
+        max_batch: int = 256,
+        *,
+        void: Callable[[Work], bool] = lambda _: False,
+    ):
+        """void: whether a work is not to be done when whoever asked for it has gone before its turn came."""
         self._apply = apply
+        self._void = void
         self._max = max_batch
         self._queue: asyncio.Queue[tuple[Work, asyncio.Future[Answer]]] = asyncio.Queue(maxsize=max_batch * 64)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dispatch-writer")
@@ -58,8 +66,10 @@ class Batcher(Generic[Work, Answer]):
             batch = [await self._queue.get()]
             while len(batch) < self._max and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
+            wanted = [one for one in batch if not (one[1].cancelled() and self._void(one[0]))]
             try:
-                await loop.run_in_executor(self._thread, self._do, loop, batch)
+                if wanted:
+                    await loop.run_in_executor(self._thread, self._do, loop, wanted)
             finally:
                 for _ in batch:
                     self._queue.task_done()
