@@ -50,6 +50,7 @@ def test_a_watcher_sees_every_change_and_the_end(world, project, agent):
     node.succeed(one.attempt)
     seen = [first, *stream]
     assert seen[-1].final and seen[-1].run.state == run_pb2.Run.STATE_SUCCEEDED
+    assert not any(m.run.plan or m.run.HasField("bindings") for m in seen), "with each change as large as a request"
     steps = [s.state for m in seen for s in m.steps]
     assert steps == sorted(steps) and steps[-1] == run_pb2.Step.STATE_SUCCEEDED
     assert seen[-1].steps[0].outputs

@@ -106,7 +106,7 @@ def bindings_in(project: str, told: run_pb2.Bindings) -> Bindings:
 
 
 def bindings_out(document: bytes) -> run_pb2.Bindings:
-    """Of a stored document: it was checked when it came in, and a page holds hundreds of them."""
+    """Of a stored document: it was checked when it came in."""
     one = json.loads(document)
     out = run_pb2.Bindings(labels=one.get("labels", {}), experiment=one.get("experiment", ""))
     for dataset in one.get("datasets", ()):
@@ -129,16 +129,15 @@ _VALUES = {
 }
 
 
-def run(row: Any, *, plan: bytes = b"") -> run_pb2.Run:
-    return run_pb2.Run(
+def run(row: Any, *, full: bool = False) -> run_pb2.Run:
+    """`full`: with bindings and plan, which the row must hold then."""
+    out = run_pb2.Run(
         name=f"projects/{row.project}/runs/{row.id}",
         pipeline_version=row.pipeline_version,
-        bindings=bindings_out(row.bindings),
         state=f"STATE_{row.state}",
         state_reason=row.reason,
         state_message=row.message,
         plan_digest=row.plan_digest,
-        plan=plan,
         policy_snapshot_digest=row.policy_snapshot_digest,
         decision=row.decision,
         labels=dict(row.labels),
@@ -150,6 +149,10 @@ def run(row: Any, *, plan: bytes = b"") -> run_pb2.Run:
         etag=str(row.revision),
         scheduling=run_pb2.Scheduling(pool=row.pool, node_labels=dict(row.node_labels), priority=row.priority),
     )
+    if full:
+        out.bindings.CopyFrom(bindings_out(row.bindings))
+        out.plan = row.plan
+    return out
 
 
 def step(

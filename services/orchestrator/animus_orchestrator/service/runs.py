@@ -378,7 +378,7 @@ def _run(conn: Connection, name: str) -> pb.Run:
     row = store.get(conn, ids["project"], ids["run"])
     if row is None:
         raise _no_run(name)
-    return convert.run(row, plan=row.plan)
+    return convert.run(row, full=True)
 
 
 def _attempt(conn: Connection, name: str) -> Any:

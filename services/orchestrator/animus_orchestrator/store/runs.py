@@ -134,9 +134,15 @@ def get_uid(conn: Connection, project: str, run_id: str) -> int | None:
     ).scalar_one_or_none()
 
 
+# Bindings may have as many bytes as a request: 500 runs of a page would be half a gigabyte.
+_RUN_COLUMNS = [c for c in runs.c if c.name != "bindings"]
+
+
 def page(conn: Connection, project: str, request: Any, states: Iterable[str]) -> tuple[list[Any], str]:
+    """Rows without bindings."""
     c = runs.c
-    query = filtered(sa.select(runs).where(c.project == project), request, create_time=c.create_time, labels=c.labels)
+    query = sa.select(*_RUN_COLUMNS).where(c.project == project)
+    query = filtered(query, request, create_time=c.create_time, labels=c.labels)
     if wanted := list(states):
         query = query.where(c.state.in_(wanted))
     if request.pipeline:
@@ -149,8 +155,8 @@ def page(conn: Connection, project: str, request: Any, states: Iterable[str]) ->
 
 
 def changed_run(conn: Connection, uid: int, since: int) -> Any | None:
-    """The run's row, if it or one of its steps has changed since that revision."""
-    return conn.execute(sa.select(runs).where(runs.c.uid == uid, runs.c.revision > since)).first()
+    """The run's row without bindings, if it or one of its steps has changed since that revision."""
+    return conn.execute(sa.select(*_RUN_COLUMNS).where(runs.c.uid == uid, runs.c.revision > since)).first()
 
 
 # -- steps --------------------------------------------------------------------------------------------------------------
