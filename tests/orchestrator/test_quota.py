@@ -8,7 +8,7 @@ import uuid
 import sqlalchemy as sa
 from google.protobuf import field_mask_pb2
 
-from animus.orchestrator.v1 import quota_pb2, run_pb2
+from animus.orchestrator.v1 import quota_pb2, quota_pb2_grpc, run_pb2
 from animus_kit.db.engine import transaction
 from animus_orchestrator.store import quotas as quota_store
 from animus_orchestrator.store import usage
@@ -27,6 +27,16 @@ def test_a_quota_that_was_never_written_has_no_limit_and_weight_one(world, proje
     found = quota_of(ask, world, project)
     assert (found.weight, found.etag, found.name) == (1, "0", f"{project}/quota")
     assert not found.limits.ListFields() and not found.HasField("update_time")
+
+
+def test_a_quota_is_shown_while_the_catalog_is_down(world, project, ask):
+    process = world.start_serve(catalog_target="127.0.0.1:1")
+    try:
+        stub = quota_pb2_grpc.QuotaServiceStub(world.channel(process))
+        found = ask(stub.GetQuota, quota_pb2.GetQuotaRequest(name=f"{project}/quota"))
+    finally:
+        process.stop()
+    assert found.weight == 1 and not found.usage.HasField("stored_bytes")
 
 
 def test_an_update_changes_what_its_mask_names_and_nothing_else(world, project, ask):

@@ -9,7 +9,7 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
-from animus.orchestrator.v1 import run_pb2
+from animus.orchestrator.v1 import run_pb2, run_pb2_grpc
 from animus.type.v1 import list_order_pb2
 from tests.orchestrator.samples import bindings, chain, digest, single
 from tests.orchestrator.world import until
@@ -175,6 +175,19 @@ def test_runs_are_listed_by_state_pipeline_label_creator_and_time(world, project
         ask.refused(world.runs.ListRuns, run_pb2.ListRunsRequest(parent=project, page_size=-1)).reason
         == "REQUEST_INVALID"
     )
+
+
+@pytest.mark.parametrize("neighbour", ["catalog", "policy"])
+def test_a_neighbour_that_is_down_is_told_as_one(world, project, ask, neighbour):
+    request = plan_request(world, project)
+    nowhere = "127.0.0.1:1"
+    process = world.start_serve(**{f"{neighbour}_target": nowhere})
+    try:
+        error = ask.refused(run_pb2_grpc.RunServiceStub(world.channel(process)).PlanRun, request)
+    finally:
+        process.stop()
+    assert (error.code, error.reason) == ("UNAVAILABLE", "DEPENDENCY_UNAVAILABLE")
+    assert error.retry_after and nowhere not in error.message
 
 
 def test_steps_and_attempts_are_read(world, project, ask, agent):

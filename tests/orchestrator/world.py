@@ -118,8 +118,9 @@ class World:
             self._neighbour("policy", decision_pb2_grpc.add_DecisionPointServiceServicer_to_server, self.policy),
             self._neighbour("audit", ingest_pb2_grpc.add_EventIngestServiceServicer_to_server, self.audit),
         ]
-        catalog, policy, audit = (f"127.0.0.1:{p.port('sync')}" for p in self.neighbours)
-        self.audit_target = audit
+        self.catalog_target, self.policy_target, self.audit_target = (
+            f"127.0.0.1:{p.port('sync')}" for p in self.neighbours
+        )
         self.tls = self.pki.leaf("service/orchestrator")
         common = {
             "dsn": self.database.dsn("orchestrator"),
@@ -127,30 +128,14 @@ class World:
             "tls_key": self.tls.key,
             "tls_ca": self.tls.ca,
             "trust_domain": DOMAIN,
-            "audit_target": audit,
+            "audit_target": self.audit_target,
         }
-        self.serve = wiring.build_serve(
-            ServeSettings(
-                **common,
-                listen="127.0.0.1:0",
-                stream_listen="127.0.0.1:0",
-                catalog_target=catalog,
-                policy_target=policy,
-                actor_key=self.pki.folder / "actor.key",
-                oidc_issuer="test",
-                oidc_keys="none",
-            ),
-            self.parts,
-            FakeVerifier(),
-            self.access,
-        )
-        self.serve.grace = 1.0
-        self.serve.start()
         self.common = common
+        self.serve = self.start_serve()
         self.dispatch = self.start_dispatch()
-        gateway = self.pki.leaf("gateway")
-        channel = self._dial(self.serve.port("sync"), gateway)
-        stream = self._dial(self.serve.port("stream"), gateway)
+        self.gateway = self.pki.leaf("gateway")
+        channel = self._dial(self.serve.port("sync"), self.gateway)
+        stream = self._dial(self.serve.port("stream"), self.gateway)
         # On a busy machine the first handshake may take its time, and be given up.
         for made in (channel, stream):
             grpc.channel_ready_future(made).result(60)
@@ -161,6 +146,26 @@ class World:
         self.pools = pool_pb2_grpc.PoolServiceStub(channel)
         self.streams = run_stream_pb2_grpc.RunStreamServiceStub(stream)
         return self
+
+    def start_serve(self, **changes: Any) -> Process:
+        values = {
+            "listen": "127.0.0.1:0",
+            "stream_listen": "127.0.0.1:0",
+            "catalog_target": self.catalog_target,
+            "policy_target": self.policy_target,
+            "actor_key": self.pki.folder / "actor.key",
+            "oidc_issuer": "test",
+            "oidc_keys": "none",
+        }
+        settings = ServeSettings(**self.common, **{**values, **changes})
+        process = wiring.build_serve(settings, self.parts, FakeVerifier(), self.access)
+        process.grace = 1.0
+        process.start()
+        return process
+
+    def channel(self, process: Process) -> grpc.Channel:
+        """To the API of another process than `serve`, as the gateway."""
+        return self._dial(process.port("sync"), self.gateway)
 
     def start_dispatch(self, **changes: Any) -> Process:
         folder = self.pki.folder

@@ -51,7 +51,7 @@ class Planned:
 
 
 def make(project: str, version: PipelineVersion, bindings: Bindings, catalog: Catalog, policy: Policy) -> Planned:
-    """Resolves and plans. `project` is its full name. Writes nothing. Raises: NotPlannable, RemoteError."""
+    """Resolves and plans. `project` is its full name. Writes nothing. Raises: NotPlannable, RemoteError, RpcError."""
     document = load_pipeline(version.document, version.media_type)
     wanted = planner.references(document, bindings)
     answer = catalog.resolve(
