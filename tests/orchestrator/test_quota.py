@@ -298,3 +298,5 @@ def test_a_priority_above_normal_needs_its_own_permission_and_has_bounds(world, 
         assert ask(world.runs.CreateRun, request).scheduling.priority == -1
     finally:
         world.access.denied.clear()
+    (denial,) = until(lambda: [e for e in world.events("orchestrator.access.denied") if e["resource"] == project])
+    assert (denial["permission"], denial["actor"]) == ("orchestrator.runs.prioritize", "alice")

@@ -82,7 +82,7 @@ def build_serve(it: ServeSettings, parts: Parts, verifier: TokenVerifier, access
 
     pipelines = PipelineService(parts.engine, parts.clock)
     outlook = Outlook(parts.clock)
-    runs = RunService(parts.engine, parts.clock, parts.ids, catalog, policy, access, outlook)
+    runs = RunService(parts.engine, parts.clock, parts.ids, catalog, policy, access, denials, outlook)
     quotas = QuotaService(parts.engine, parts.clock, catalog.stored_bytes)
     pools = PoolService(parts.engine, parts.clock)
     agents = AgentService(parts.engine, parts.clock, parts.ids, pin)

@@ -22,7 +22,7 @@ from animus_kit.errors import FieldViolation
 from animus_kit.ids import Ids, derived
 from animus_kit.names import parse
 from animus_kit.server import context
-from animus_kit.server.authz import Access
+from animus_kit.server.authz import Access, AccessDenied, DenialSink
 from animus_kit.server.idempotency import once
 from animus_orchestrator import permissions
 from animus_orchestrator.clients import Catalog, Policy
@@ -55,6 +55,7 @@ class RunService(pb_grpc.RunServiceServicer):
         catalog: Catalog,
         policy: Policy,
         access: Access,
+        denials: DenialSink,
         outlook: Outlook,
     ):
         self._engine = engine
@@ -63,6 +64,7 @@ class RunService(pb_grpc.RunServiceServicer):
         self._catalog = catalog
         self._policy = policy
         self._access = access
+        self._denials = denials
         self._outlook = outlook
 
     # -- submitting -------------------------------------------------------------------------------------------------
@@ -157,7 +159,12 @@ class RunService(pb_grpc.RunServiceServicer):
         """Raises: AccessDenied for a priority above normal that the caller may not give."""
         told = request.scheduling
         if told.priority > 0:
-            self._access.check(context.current(), permissions.PRIORITIZE, request.parent)
+            # The permission depends on the request, so it is asked here and not at the door.
+            try:
+                self._access.check(context.current(), permissions.PRIORITIZE, request.parent)
+            except AccessDenied:
+                self._denials.record(context.current(), permissions.PRIORITIZE, request.parent)
+                raise
         return planning.Where(told.pool or pools.DEFAULT, dict(told.node_labels), told.priority)
 
     def _check_room(self, project: str, where: planning.Where, needs: Mapping[str, Need]) -> list[Problem]:
