@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import uuid
 
@@ -11,7 +12,8 @@ import sqlalchemy as sa
 
 from animus.orchestrator.v1 import run_pb2, run_pb2_grpc
 from animus.type.v1 import list_order_pb2
-from tests.orchestrator.samples import bindings, chain, digest, single
+from animus_kit.documents.kinds import LABEL_PATTERN
+from tests.orchestrator.samples import bindings, chain, digest, pipeline, single, step_yaml
 from tests.orchestrator.world import until
 
 
@@ -132,7 +134,6 @@ def test_a_changed_plan_is_refused_with_the_difference(world, project, ask):
         ({"pipeline_version": "projects/other/pipelines/a/versions/v1"}, "PIPELINE_VERSION_NOT_FOUND"),
         ({"pipeline_version": "nonsense"}, "REQUEST_INVALID"),
         ({"run_id": "Not-A-Label"}, "REQUEST_INVALID"),
-        ({"run_id": "r" * 63}, "RUN_NOT_PLANNABLE"),
         ({"expected_plan_digest": "abc"}, "REQUEST_INVALID"),
         ({"request_id": "abc"}, "REQUEST_INVALID"),
         (
@@ -149,6 +150,18 @@ def test_what_cannot_be_submitted(world, project, ask, change, reason):
     version = world.version(project, single())
     values = {"parent": project, "pipeline_version": version.name, "bindings": bindings(project)}
     assert ask.refused(world.runs.CreateRun, run_pb2.CreateRunRequest(**{**values, **change})).reason == reason
+
+
+def test_names_as_long_as_a_name_may_be_make_an_artifact(world, project, agent):
+    node = agent()
+    node.connect()
+    document = pipeline(step_yaml("s" * 63, outputs=f"[{{name: {'o' * 63}, type: data}}]"))
+    run = world.submit(project, document, run_id="r" * 63, bindings=run_pb2.Bindings())
+    (one,) = node.take()
+    node.running(one.attempt)
+    node.succeed(one.attempt)
+    (output,) = world.steps(run.name)["s" * 63].outputs
+    assert re.fullmatch(LABEL_PATTERN, output.artifact.removeprefix(f"{project}/artifacts/"))
 
 
 def test_runs_are_listed_by_state_pipeline_label_creator_and_time(world, project, ask):

@@ -37,8 +37,6 @@ CAPABILITIES = (
 GPU_CAPABILITY = "gpu-devices"
 """Beside them where a step has GPUs: a container saw its own device nodes and no others."""
 
-MAX_NAME = 63
-
 
 @dataclass(frozen=True, slots=True)
 class Planned:
@@ -80,22 +78,6 @@ def _facts(answer: resolution_pb2.ResolveBindingsResponse) -> planner.ResolvedFa
         problems=tuple((one.reference, one.reason, one.message) for one in answer.unresolved),
         features=FEATURES,
     )
-
-
-def name_problems(run_id: str, plan: Plan) -> list[Problem]:
-    """Artifacts are named after run, step and output; what would not fit into a name is refused before it runs."""
-    return [
-        Problem(
-            0,
-            0,
-            f"steps.{step.name}.outputs.{output.name}",
-            "ARTIFACT_NAME_TOO_LONG",
-            f"the artifact {run_id}-{step.name}-{output.name} would have more than {MAX_NAME} characters",
-        )
-        for step in plan.steps
-        for output in step.recipe.outputs
-        if len(f"{run_id}-{step.name}-{output.name}") > MAX_NAME
-    ]
 
 
 def facts_for_policy(planned: Planned, version: str, bindings: Bindings, where: Where) -> bytes:

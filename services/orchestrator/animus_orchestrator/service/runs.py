@@ -107,9 +107,6 @@ class RunService(pb_grpc.RunServiceServicer):
         where = self._where(request)
         try:
             bindings, planned = self._plan(request)
-            run_id = request.run_id or self._run_id(ctx, request)
-            if too_long := planning.name_problems(run_id, planned.plan):
-                raise NotPlannable(too_long)
         except NotPlannable as error:
             raise errors.RunNotPlannable(
                 planning.problem_lines(error.problems),
@@ -122,6 +119,7 @@ class RunService(pb_grpc.RunServiceServicer):
             refused = errors.QuotaExceeded if quota else errors.RunNotPlannable
             raise refused(planning.problem_lines(over), violations=told)
         self._check_expected(request, planned)
+        run_id = request.run_id or self._run_id(ctx, request)
         name = f"{request.parent}/runs/{run_id}"
         decision = self._decide(request, bindings, planned, where, name, request.request_id)
         if decision.effect != decision_pb2.Decision.EFFECT_ALLOW:
