@@ -11,6 +11,7 @@ from animus.audit.v1 import ingest_pb2, ingest_pb2_grpc
 from animus.catalog.v1 import resolution_pb2, resolution_pb2_grpc
 from animus.policy.v1 import decision_pb2, decision_pb2_grpc
 from animus_kit.documents.decision import PolicySnapshot
+from animus_kit.server import context
 from animus_kit.server.authz import denied
 from animus_kit.server.token import Claims, TokenInvalid
 from tests.orchestrator.samples import digest
@@ -77,6 +78,8 @@ class FakePolicy(decision_pb2_grpc.DecisionPointServiceServicer):
     def __init__(self) -> None:
         self.deny = False
         self.decided: dict[str, Any] = {}
+        self.actors: dict[str, str] = {}
+        """By what was decided on: who asked, as the caller said."""
         self.lock = threading.Lock()
 
     def GetCurrentSnapshot(self, request: Any, _: Any) -> Any:
@@ -89,6 +92,7 @@ class FakePolicy(decision_pb2_grpc.DecisionPointServiceServicer):
 
     def Decide(self, request: Any, _: Any) -> Any:
         with self.lock:
+            self.actors[request.resource] = context.current().stated_actor
             if request.request_id in self.decided:
                 return self.decided[request.request_id]
             effect = decision_pb2.Decision.EFFECT_DENY if self.deny else decision_pb2.Decision.EFFECT_ALLOW

@@ -84,6 +84,7 @@ def test_a_run_is_submitted_once_for_one_request(world, project, ask):
     assert read.plan_digest == made.plan_digest and read.policy_snapshot_digest
     event = until(lambda: [e for e in world.events("orchestrator.run.created") if e["resource"] == made.name])[0]
     assert event["planDigest"] == made.plan_digest and event["by"].startswith("a-") and event["actor"] == "alice"
+    assert world.policy.actors[made.name] == event["by"], "policy's event names whom ours names"
     named = run_pb2.CreateRunRequest(
         parent=project, run_id="mine", pipeline_version=version.name, bindings=bindings(project)
     )

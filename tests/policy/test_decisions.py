@@ -27,7 +27,7 @@ def snapshot(point, project) -> pb.PolicySnapshot:
     return point.GetCurrentSnapshot(pb.GetCurrentSnapshotRequest(project=project))
 
 
-def decide(stub, within, /, **changes) -> pb.Decision:
+def decide(stub, within, /, metadata=(), **changes) -> pb.Decision:
     fields = {
         "project": within,
         "point": pb.Decision.POINT_SUBMIT,
@@ -36,7 +36,7 @@ def decide(stub, within, /, **changes) -> pb.Decision:
         "resource": f"{within}/runs/r",
         "facts": FACTS,
     }
-    return stub.Decide(pb.DecideRequest(**fields | changes))
+    return stub.Decide(pb.DecideRequest(**fields | changes), metadata=metadata)
 
 
 def rows(database, table, project) -> int:
@@ -80,6 +80,19 @@ def test_an_allow_is_recorded_as_a_document_and_an_event(point, decisions, peopl
     assert event_type == "policy.decision.made"
     assert payload["decision"] == made.name and payload["decisionDigest"] == made.decision_digest
     assert payload["effect"] == "ALLOW" and payload["policies"] == ["editors-change"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "actor"),
+    [("a-" + "0" * 32, "a-" + "0" * 32), ("alice", "service/orchestrator"), ("agent/n1", "service/orchestrator")],
+)
+def test_the_event_names_the_person_whom_the_caller_names(point, project, database, stated, actor):
+    made = decide(point, project, metadata=[("animus-actor", stated)])
+    with database.engine("policy").connect() as conn:
+        query = sa.text("SELECT actor, payload FROM outbox WHERE resource = :r")
+        (row,) = conn.execute(query, {"r": made.name})
+    assert row.actor == actor and json.loads(row.payload)["peer"] == "service/orchestrator"
+    assert made.effect == ALLOW, "a statement decides nothing"
 
 
 def test_a_denial_is_recorded_too(point, project):

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from animus_kit import trace
+from animus_kit import channel, trace
 from animus_kit.errors import DeadlineExceeded
 from animus_kit.server import metrics
 from animus_kit.server.context import call, maybe_current
@@ -79,6 +79,7 @@ class SyncInterceptor(grpc.ServerInterceptor):
                     token = call.set(ctx)
                     # The thread is the pool's own, so that nobody else sees it.
                     trace.outgoing.set(self._outgoing)
+                    channel.actor.set(ctx.actor)
                     try:
                         door.admit(row, ctx, request)
                         return behavior(request, context)

@@ -1,5 +1,7 @@
 """DecisionPointService: proto ⇄ domain. Calls nobody: the caller owns the facts and hands them over."""
 
+import re
+
 from sqlalchemy import Connection, Engine
 
 from animus.policy.v1 import decision_pb2 as pb
@@ -19,6 +21,9 @@ from ..domain.roles import Principal, held
 from ..domain.snapshots import PolicySnapshot, current_snapshot
 from ..store import bindings, decisions
 from .decisions import POINTS_FROM_PROTO, snapshot_to_proto, to_proto
+
+# Of a person, as the caller's door made it from the subject.
+_OPAQUE = re.compile(r"a-[0-9a-f]{32}")
 
 
 class DecisionPointService(rpc.DecisionPointServiceServicer):
@@ -68,8 +73,10 @@ class DecisionPointService(rpc.DecisionPointServiceServicer):
             "policySnapshotDigest": decision.snapshot_digest,
             "factsDigest": question.facts_digest,
             "policies": list(verdict.policies),
+            "peer": ctx.peer.label,
         }
-        outbox.emit(conn, "policy.decision.made", decision.project, decision.name, ctx.actor, payload, ctx.request_id)
+        actor = _actor(ctx)
+        outbox.emit(conn, "policy.decision.made", decision.project, decision.name, actor, payload, ctx.request_id)
         return to_proto(decision)
 
     def _evaluate(self, conn: Connection, question: Question, snapshot: PolicySnapshot) -> tuple[Decision, Verdict]:
@@ -81,6 +88,11 @@ class DecisionPointService(rpc.DecisionPointServiceServicer):
             return decide(question, verdict, self._ids.uuid(), self._clock.now()), verdict
         except DocumentError as error:
             raise QuestionInvalid(error.path, error.message) from None
+
+
+def _actor(ctx: CallContext) -> str:
+    """Who asked the calling service, by its word, which is for the event alone; without a word of a person, itself."""
+    return ctx.stated_actor if _OPAQUE.fullmatch(ctx.stated_actor) else ctx.actor
 
 
 def _question(request: pb.DecideRequest) -> Question:
