@@ -1,4 +1,4 @@
-"""The queue's statements on PostgreSQL: what they find, and how little they look at."""
+"""The queue's statements, and a page of runs, on PostgreSQL: what they find, and how little they look at."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from animus.orchestrator.v1 import run_pb2
 from animus_kit.db.engine import transaction
 from animus_orchestrator.domain.rooms import Reach
-from animus_orchestrator.store import queue, quotas
+from animus_orchestrator.store import queue, quotas, runs
 
 MANY = 20_000
 
@@ -99,6 +100,31 @@ def test_a_long_queue_costs_no_more_than_a_short_one(world, pool):
         plan = conn.execute(sa.text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"), values).scalar_one()
     touched = _rows(plan[0]["Plan"] if not isinstance(plan, str) else json.loads(plan)[0]["Plan"])
     assert touched < 1000, json.dumps(plan)[:4000]
+
+
+@pytest.mark.parametrize("field", ["pipeline", "creator", "experiment"])
+def test_the_runs_of_one_among_many_are_found_without_looking_at_the_others(world, project, field):
+    name = project.removeprefix("projects/")
+    rare = f"{project}/{field}s/rare"
+    values = {"pipeline": "many", "creator": "many", "experiment": "many"}
+    insert = sa.text(
+        "INSERT INTO runs (project, id, pipeline, creator, experiment, pipeline_version, bindings, state, plan_digest,"
+        " policy_snapshot_digest, create_time)"
+        " SELECT :project, :id || i, :pipeline, :creator, :experiment, 'x', '', 'SUCCEEDED', '', '', now() - i * interval '1 s'"
+        " FROM generate_series(1, :count) AS i"
+    )
+    asked: list[tuple[str, dict]] = []
+    with world.engine.connect() as conn:  # rolled back
+        conn.execute(insert, {"project": name, "id": "many", "count": MANY // 10, **values})
+        values[field] = rare.rpartition("/")[2] if field == "pipeline" else rare
+        conn.execute(insert, {"project": name, "id": "rare", "count": 1, **values})
+        sa.event.listen(conn, "before_cursor_execute", lambda *args: asked.append(args[2:4]))
+        found, _ = runs.page(conn, name, run_pb2.ListRunsRequest(**{field: rare}), ())
+        statement, given = asked.pop()
+        conn.execute(sa.text("SET LOCAL enable_seqscan = off"))  # its statistics are from before there were rows
+        plan = conn.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", given).scalar_one()
+    assert [row.id for row in found] == ["rare1"]
+    assert _rows(plan[0]["Plan"]) < 10, json.dumps(plan)[:4000]
 
 
 def _rows(node: dict) -> int:

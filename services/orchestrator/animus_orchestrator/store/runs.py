@@ -148,7 +148,8 @@ def page(conn: Connection, project: str, request: Any, states: Iterable[str]) ->
     if request.pipeline:
         query = query.where(c.pipeline == request.pipeline.rsplit("/", 1)[1])
     if request.experiment:
-        query = query.where(c.experiment == request.experiment)
+        # The second is the index's own condition: the plan of a prepared statement knows no value.
+        query = query.where(c.experiment == request.experiment, c.experiment != sa.literal_column("''"))
     if request.creator:
         query = query.where(c.creator == request.creator)
     return Page.parse(request).fetch(conn, query, c.create_time, c.id)

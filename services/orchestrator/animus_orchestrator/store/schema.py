@@ -161,6 +161,15 @@ runs = sa.Table(
     sa.UniqueConstraint("project", "id"),
     sa.Index("runs_by_time", "project", "create_time", "id"),
     sa.Index("runs_by_pipeline", "project", "pipeline", "create_time", "id"),
+    sa.Index("runs_by_creator", "project", "creator", "create_time", "id"),
+    sa.Index(
+        "runs_by_experiment",
+        "project",
+        "experiment",
+        "create_time",
+        "id",
+        postgresql_where=sa.text("experiment <> ''"),
+    ),
     sa.Index("runs_by_labels", "labels", postgresql_using="gin"),
     sa.Index(
         "runs_active",

@@ -219,6 +219,8 @@ def upgrade() -> None:
             PRIMARY KEY (uid),
             UNIQUE (project, id)
         ) WITH (fillfactor = 70)""")
+    op.execute("CREATE INDEX runs_by_creator ON runs (project, creator, create_time, id)")
+    op.execute("CREATE INDEX runs_by_experiment ON runs (project, experiment, create_time, id) WHERE experiment <> ''")
     op.execute("CREATE INDEX runs_by_labels ON runs USING gin (labels)")
     op.execute("CREATE INDEX runs_by_pipeline ON runs (project, pipeline, create_time, id)")
     op.execute("CREATE INDEX runs_by_time ON runs (project, create_time, id)")
