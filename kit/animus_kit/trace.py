@@ -33,9 +33,6 @@ class Trace:
     def header(self) -> str:
         return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
 
-    def child(self) -> Trace:
-        return Trace(self.trace_id, secrets.token_hex(8), self.flags)
-
 
 request_id: ContextVar[str] = ContextVar("animus_request_id", default="")
 trace: ContextVar[Trace | None] = ContextVar("animus_trace", default=None)

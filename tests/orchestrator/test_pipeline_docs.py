@@ -21,7 +21,6 @@ SOURCES = [
 NOT_REASONS = {
     "SOURCE_DATE_EPOCH",
     "VALUE_TYPE",  # becomes PARAMETER_TYPE
-    "ACTION_INCOMPLETE",  # of action_for, a fault of ours
     "PATTERN",  # every pattern has a reason of its own
     "JSON",
     "YAML",

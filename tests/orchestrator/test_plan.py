@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from animus_kit.documents import DocumentError
+from animus_kit.documents.action import action_digest
 from animus_kit.documents.bindings import Bindings, CodeBinding, DatasetBinding
 from animus_kit.documents.plan import Plan
 from animus_kit.documents.values import Parameter
@@ -324,26 +325,23 @@ def test_a_parameter_cannot_make_a_bad_environment():
 
 def test_a_ready_step_becomes_an_action():
     train = alpha().step("train")
-    manifests = planner.manifests_of(train, {("ingest", "raw-data"): digest("6"), ("ingest", "other"): digest("7")})
-    action = planner.action_for(train, manifests)
+    assert [(one.name, one.step, one.output) for one in train.artifact_sources] == [("raw-data", "ingest", "raw-data")]
+    action = train.recipe.fill({"raw-data": digest("6")})
     assert action.complete and {one.name: one.manifest for one in action.inputs}["raw-data"] == digest("6")
-    assert action.digest != train.recipe_digest
+    assert action_digest(action) != train.recipe_digest
     with pytest.raises(DocumentError) as error:
-        planner.action_for(train, planner.manifests_of(train, {}))
+        action_digest(train.recipe)
     assert error.value.reason == "ACTION_INCOMPLETE"
     ingest = alpha().step("ingest")
-    assert planner.action_for(ingest, {}).digest == ingest.recipe_digest
+    assert action_digest(ingest.recipe) == ingest.recipe_digest
 
 
 def test_equal_results_of_a_changed_producer_give_the_same_action():
     """Early cut-off: the action knows what was made, not how."""
-    made = {("ingest", "raw-data"): digest("6")}
+    made = {"raw-data": digest("6")}
     before, after = alpha().step("train"), alpha(ALPHA.replace("s3://raw", "s3://other")).step("train")
     assert before.recipe_digest != after.recipe_digest
-    assert (
-        planner.action_for(before, planner.manifests_of(before, made)).digest
-        == planner.action_for(after, planner.manifests_of(after, made)).digest
-    )
+    assert action_digest(before.recipe.fill(made)) == action_digest(after.recipe.fill(made))
 
 
 def test_references_are_what_is_used_each_once():

@@ -1,7 +1,6 @@
 """The planner: a pure function of document, bindings, resolved facts and policy snapshot.
 
-`references` tells what must be resolved, `plan` makes the plan of it, `action_for` fills a step's recipe when its inputs
-are known. What changed between two plans: plan_diff.py.
+`references` tells what must be resolved, `plan` makes the plan of it. What changed between two plans: plan_diff.py.
 """
 
 from collections.abc import Iterable, Mapping
@@ -102,24 +101,6 @@ def plan(document: PipelineDocument, bindings: Bindings, facts: ResolvedFacts, p
     Raises NotPlannable.
     """
     return _Planner(document, bindings, facts).plan(policy_snapshot_digest)
-
-
-def action_for(step: StepPlan, manifests: Mapping[str, str]) -> Action:
-    """The action of a step that is ready. `manifests`: digest by mount name, for each artifact input.
-
-    Raises DocumentError ACTION_INCOMPLETE or INPUT_UNKNOWN.
-    """
-    missing = {one.name for one in step.artifact_sources} - manifests.keys()
-    if missing:
-        raise DocumentError("ACTION_INCOMPLETE", "has no manifest yet", min(missing))
-    return step.recipe.fill(manifests)
-
-
-def manifests_of(step: StepPlan, outputs: Mapping[tuple[str, str], str]) -> dict[str, str]:
-    """The `manifests` of `action_for`, out of committed outputs: manifest digest by (step, output). What is not
-    committed yet is left out."""
-    found = ((one.name, outputs.get((one.step, one.output))) for one in step.artifact_sources)
-    return {name: digest for name, digest in found if digest}
 
 
 class _Planner:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
-from animus_orchestrator.domain.scheduler import Need, Obstacle
+from animus_orchestrator.domain.scheduler import Need
 
 MAX_WEIGHT = 1000
 PRIORITY_BOUND = 100
@@ -88,18 +88,6 @@ def never_allowed(limits: Limits, need: Need) -> list[Over]:
         if allowed is not None and wanted > allowed:
             found.append(Over(name, allowed, 0, wanted))
     return found
-
-
-def total_of(needs: Iterable[Need]) -> Amount:
-    out = Amount()
-    for need in needs:
-        out += need
-    return out
-
-
-def waits_for_quota(limits: Limits, used: Amount, need: Need) -> Obstacle | None:
-    over = exceeded(limits, used, need)
-    return Obstacle("QUOTA", f"the project's quota of {over}") if over is not None else None
 
 
 def shares(used: Amount, total: Amount) -> Sequence[float]:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
 
 from animus_kit.db.bulk import records
-from animus_orchestrator.domain.agent import CLOCK_SKEW_LIMIT_SECONDS, Agent
+from animus_orchestrator.domain.agent import Agent
 from animus_orchestrator.store.schema import agent_spools, agents, among
 
 
@@ -119,26 +119,6 @@ def save_decision(conn: Connection, agent: Agent) -> None:
             past_instances=list(agent.past_instances),
         )
     )
-
-
-def get_many(conn: Connection, ids: Iterable[str]) -> dict[str, AgentRecord]:
-    wanted = sa.literal(sorted(set(ids)), sa.ARRAY(sa.Text))
-    return {row.id: record(row) for row in conn.execute(sa.select(agents).where(agents.c.id == sa.any_(wanted)))}
-
-
-def online(conn: Connection, project: str) -> list[AgentRecord]:
-    """Agents with an open session that may take work of this project. `project` is its id."""
-    c = agents.c
-    query = sa.select(agents).where(
-        c.session_open,
-        ~c.revoked,
-        ~c.draining,
-        c.cordoned == "",
-        c.drain_time.is_(None),
-        sa.func.abs(c.clock_skew_seconds) <= CLOCK_SKEW_LIMIT_SECONDS,
-        (sa.func.cardinality(c.projects) == 0) | (sa.literal(project) == sa.any_(c.projects)),
-    )
-    return [record(row) for row in conn.execute(query)]
 
 
 def insert(conn: Connection, values: dict[str, Any]) -> bool:
