@@ -6,8 +6,6 @@ errors. A handler never refuses by itself; it raises an AppError.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +16,7 @@ import sqlalchemy.exc
 from animus_kit import trace
 from animus_kit.actor import Actor
 from animus_kit.db.engine import is_away
+from animus_kit.documents.event import opaque_actor
 from animus_kit.errors import (
     Aborted,
     AppError,
@@ -193,8 +192,7 @@ class Door:
     def _actor(self, peer: Peer, subject: str) -> Actor:
         if not subject:
             return Actor(peer.label)
-        digest = hmac.new(self.actor_key, subject.encode(), hashlib.sha256).hexdigest()
-        return Actor(f"a-{digest[:32]}", subject)
+        return Actor(opaque_actor(subject, self.actor_key), subject)
 
 
 def is_nodes_fault(ctx: CallContext | None, error: BaseException) -> bool:
