@@ -18,9 +18,9 @@ from google.rpc import error_details_pb2, status_pb2
 from animus.catalog.v1 import blob_pb2, blob_pb2_grpc, project_pb2, project_pb2_grpc
 from animus.orchestrator.v1 import run_pb2, run_stream_pb2, run_stream_pb2_grpc
 from animus_client import Client, Config, FileToken, NotConfigured, StaticToken
-from animus_client.blobs import SMALL_BYTES, TOGETHER, Source
-from animus_client.errors import AlreadyExists, ClientError, PermissionDenied, Unavailable
-from animus_client.runs import to_value
+from animus_client.blobs import SMALL_BYTES, TOGETHER, TRANSFER_ATTEMPTS, Source
+from animus_client.errors import AlreadyExists, ClientError, PermissionDenied, Unauthenticated, Unavailable
+from animus_client.runs import FOLLOW_ATTEMPTS, to_value
 from animus_kit import pki
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -37,6 +37,24 @@ def refuse(context, code, reason: str, domain: str = "test") -> None:
 
 
 @dataclass
+class Tokens:
+    """A source whose token ends `ends` times, in the middle of a stream."""
+
+    ends: int = 0
+    number: int = 0
+    renewed: bool = True
+
+    def token(self) -> str:
+        return f"token-{self.number}"
+
+    def end(self, context) -> None:
+        if self.ends:
+            self.ends -= 1
+            self.number += self.renewed
+            refuse(context, grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID")
+
+
+@dataclass
 class Catalog(project_pb2_grpc.ProjectServiceServicer, blob_pb2_grpc.BlobServiceServicer):
     """failures: how many calls of a kind fail before one is good."""
 
@@ -49,6 +67,7 @@ class Catalog(project_pb2_grpc.ProjectServiceServicer, blob_pb2_grpc.BlobService
     together: list[int] = field(default_factory=list)
     cut_at: int = 0
     damage: bool = False
+    source: Tokens = field(default_factory=Tokens)
 
     def CreateProject(self, request, context):
         self.request_ids.append(request.request_id)
@@ -82,6 +101,9 @@ class Catalog(project_pb2_grpc.ProjectServiceServicer, blob_pb2_grpc.BlobService
         self.uploads.append((first.digest, first.offset_bytes))
         for message in request_iterator:
             data += message.body.data
+            if len(data) > self.cut_at and self.source.ends:
+                self.kept[first.digest] = data[: self.cut_at]
+                self.source.end(context)
             if self.failures and len(data) > self.cut_at:
                 self.failures -= 1
                 self.kept[first.digest] = data[: self.cut_at]
@@ -107,6 +129,8 @@ class Catalog(project_pb2_grpc.ProjectServiceServicer, blob_pb2_grpc.BlobService
         if self.damage:
             data = data[:-1] + b"?"
         for start in range(request.offset_bytes, len(data), 1000):
+            if start > request.offset_bytes:
+                self.source.end(context)
             if self.failures and start > request.offset_bytes + 2000:
                 self.failures -= 1
                 context.abort(UNAVAILABLE, "cut")
@@ -118,9 +142,11 @@ class Streams(run_stream_pb2_grpc.RunStreamServiceServicer):
     log: bytes = b""
     cuts: int = 0
     watches: int = 0
+    source: Tokens = field(default_factory=Tokens)
 
     def WatchRun(self, request, context):
         self.watches += 1
+        self.source.end(context)
         yield run_stream_pb2.WatchRunResponse(run=run_pb2.Run(state=run_pb2.Run.STATE_RUNNING))
         if self.cuts:
             self.cuts -= 1
@@ -129,6 +155,8 @@ class Streams(run_stream_pb2_grpc.RunStreamServiceServicer):
 
     def ReadLogs(self, request, context):
         for start in range(request.offset_bytes, len(self.log), 10):
+            if start > request.offset_bytes:
+                self.source.end(context)
             if self.cuts and start >= request.offset_bytes + 30:
                 self.cuts -= 1
                 context.abort(UNAVAILABLE, "cut")
@@ -147,7 +175,13 @@ def streams() -> Streams:
 
 
 @pytest.fixture
-def client(catalog: Catalog, streams: Streams, tmp_path: Path):
+def tokens(catalog: Catalog, streams: Streams) -> Tokens:
+    catalog.source = streams.source = Tokens()
+    return catalog.source
+
+
+@pytest.fixture
+def client(catalog: Catalog, streams: Streams, tokens: Tokens, tmp_path: Path):
     now = datetime.now(UTC)
     ca = pki.new_ca("test", now)
     leaf = pki.issue_service(ca, "gateway", ("localhost",), "t", now, addresses=("127.0.0.1",))
@@ -158,7 +192,7 @@ def client(catalog: Catalog, streams: Streams, tmp_path: Path):
     run_stream_pb2_grpc.add_RunStreamServiceServicer_to_server(streams, server)
     port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(leaf.key_pem, leaf.certificate_pem)]))
     server.start()
-    config = Config(f"https://localhost:{port}", StaticToken("the-token"), tmp_path / "ca.crt")
+    config = Config(f"https://localhost:{port}", tokens, tmp_path / "ca.crt")
     with Client(config, sleep=lambda seconds: None) as made:
         yield made
     server.stop(None)
@@ -172,7 +206,7 @@ def test_a_retried_mutation_is_one_request(client: Client, catalog: Catalog) -> 
     catalog.failures = 3
     assert create(client, "a").name == "projects/a"
     assert len(catalog.request_ids) == 4 and len(set(catalog.request_ids)) == 1 and catalog.request_ids[0]
-    assert set(catalog.tokens) == {"Bearer the-token"}
+    assert set(catalog.tokens) == {"Bearer token-0"}
 
 
 def test_errors_are_typed_and_keep_their_details(client: Client, catalog: Catalog) -> None:
@@ -263,6 +297,30 @@ def test_logs_go_on_where_they_were_cut(client: Client, streams: Streams) -> Non
     streams.log, streams.cuts = bytes(range(200)), 3
     pieces = [m.data for m in client.runs.logs("projects/a/runs/r/steps/s/attempts/1", follow=True)]
     assert b"".join(pieces) == streams.log
+
+
+def test_what_is_cut_with_its_token_goes_on_with_the_next_one(
+    client: Client, catalog: Catalog, streams: Streams, tokens: Tokens
+) -> None:
+    """More often than a failure would be tried again: a training may be silent for hours."""
+    tokens.ends = FOLLOW_ATTEMPTS + 1
+    assert list(client.runs.watch("projects/a/runs/r"))[-1].final and tokens.ends == 0
+    streams.log, tokens.ends = bytes(range(200)), 3
+    pieces = [m.data for m in client.runs.logs("projects/a/runs/r/steps/s/attempts/1", follow=True)]
+    assert b"".join(pieces) == streams.log and tokens.ends == 0
+    blob = Source.of_bytes(bytes(range(256)) * 8000)
+    catalog.cut_at, tokens.ends = 700_000, TRANSFER_ATTEMPTS + 1
+    client.blobs.upload("projects/a", [blob])
+    assert catalog.uploads[-1] == (blob.digest, 700_000) and tokens.ends == 0
+    tokens.ends = 3
+    assert client.blobs.read_all("projects/a", blob.digest) == catalog.owned[blob.digest] and tokens.ends == 0
+
+
+def test_without_another_token_the_end_of_one_is_told(client: Client, streams: Streams, tokens: Tokens) -> None:
+    tokens.ends, tokens.renewed = 1, False
+    with pytest.raises(Unauthenticated):
+        list(client.runs.watch("projects/a/runs/r"))
+    assert streams.watches == 1
 
 
 def test_values_are_typed() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from animus.audit.v1 import ingest_pb2, ingest_pb2_grpc
@@ -26,7 +26,7 @@ class FakeVerifier:
         if token == "bad":
             raise TokenInvalid("bad")
         now = datetime.now(UTC)
-        return Claims(token, ("everyone",), now, now)
+        return Claims(token, ("everyone",), now, now + timedelta(minutes=15))
 
 
 class FakeAccess:

@@ -103,6 +103,7 @@ class Blobs:
         while True:
             attempt += 1
             meter.start(source.digest, offset)
+            token = self._client.token()
             try:
                 call = self._client.blobs_api.UploadBlob
                 call(_messages(project, source, offset, meter), timeout=3600)
@@ -114,7 +115,10 @@ class Blobs:
                     raise ClientError(
                         "CONTENT_CHANGED", f"a file changed while it was uploaded ({source.digest})"
                     ) from error
-                self._client.pause(failed, attempt, TRANSFER_ATTEMPTS)
+                if self._client.outlived(failed, token):
+                    attempt = 0
+                else:
+                    self._client.pause(failed, attempt, TRANSFER_ATTEMPTS)
             offset = self._kept(project, source.digest)
 
     def _kept(self, project: str, digest: str) -> int:
@@ -164,6 +168,7 @@ class Blobs:
     def _resumed(self, ask: Callable[[int], Any]) -> Iterator[bytes]:
         offset = attempt = 0
         while True:
+            token = self._client.token()
             try:
                 for message in ask(offset):
                     attempt = 0
@@ -171,8 +176,12 @@ class Blobs:
                     yield message.data
                 return
             except grpc.RpcError as error:
+                failed = from_call(error)
+                if self._client.outlived(failed, token):
+                    attempt = 0
+                    continue
                 attempt += 1
-                self._client.pause(from_call(error), attempt, TRANSFER_ATTEMPTS)
+                self._client.pause(failed, attempt, TRANSFER_ATTEMPTS)
 
 
 def _together(sources: Iterable[Source]) -> Iterator[list[Source]]:

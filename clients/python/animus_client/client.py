@@ -112,6 +112,20 @@ class Client:
         wait = min(5.0, 0.1 * 2**attempt) * random.uniform(0.5, 1.0)
         self._sleep(max(wait, error.retry_after or 0.0))
 
+    def token(self) -> str:
+        """What a call that begins now shows, or empty when there is none. To be asked before a stream is opened."""
+        try:
+            return self.config.tokens.token()
+        except (OSError, ValueError, ClientError):
+            return ""
+
+    def outlived(self, error: ApiError, token: str) -> bool:
+        """Whether a stream that was opened with this token ended because the token did, and there is another one by now.
+
+        Services end a stream with the token behind it; whoever follows for hours opens it many times.
+        """
+        return error.reason == "TOKEN_INVALID" and self.token() not in ("", token)
+
     def pages(self, method: Any, request: Any, field: str, limit: int | None = None) -> Iterator[Any]:
         """Every item of a List method, page by page; at most limit of them."""
         found = type(request)()

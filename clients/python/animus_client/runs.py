@@ -28,6 +28,7 @@ class Runs:
         """WatchRunResponse messages until the run has ended; the last has `final` set. Raises ApiError."""
         attempt = 0
         while True:
+            token = self._client.token()
             try:
                 for message in self._client.run_streams_api.WatchRun(run_stream_pb2.WatchRunRequest(name=run)):
                     attempt = 0
@@ -35,8 +36,12 @@ class Runs:
                     if message.final:
                         return
             except grpc.RpcError as error:
+                cut = _cut(error)
+                if self._client.outlived(cut, token):
+                    attempt = 0
+                    continue
                 attempt += 1
-                self._client.pause(_cut(error), attempt, FOLLOW_ATTEMPTS)
+                self._client.pause(cut, attempt, FOLLOW_ATTEMPTS)
 
     def wait(self, run: str) -> Any:
         """The run when it has ended."""
@@ -48,6 +53,7 @@ class Runs:
         """ReadLogsResponse messages, in order and without gaps but those marked `truncated`. Raises ApiError."""
         tries = 0
         while True:
+            token = self._client.token()
             request = run_stream_pb2.ReadLogsRequest(name=attempt, offset_bytes=offset, follow=follow)
             try:
                 for message in self._client.run_streams_api.ReadLogs(request):
@@ -60,8 +66,12 @@ class Runs:
                 if not follow:
                     return
             except grpc.RpcError as error:
+                cut = _cut(error)
+                if self._client.outlived(cut, token):
+                    tries = 0
+                    continue
                 tries += 1
-                self._client.pause(_cut(error), tries, FOLLOW_ATTEMPTS)
+                self._client.pause(cut, tries, FOLLOW_ATTEMPTS)
 
     def latest_pipeline(self, pipeline: str) -> str:
         """Full name of the newest version. Raises NotFound, ClientError."""

@@ -26,8 +26,8 @@ class CallContext:
     clock: Clock = field(default_factory=SystemClock)
     actor: Actor = Actor("unknown")
     """For events: the opaque name of a person with the clear one beside it, or the process."""
-    token_issued_at: float | None = None
-    """Seconds since 1970, of the token. What needs a fresh token looks at it."""
+    token_until: float | None = None
+    """Seconds since 1970: until then the person's token is accepted. A stream ends with it."""
     stated_actor: str = ""
     """Who asked the service that calls, as that service says: for events, never for a decision."""
 

@@ -30,7 +30,7 @@ from animus_kit.log import get_logger
 from animus_kit.server import metrics
 from animus_kit.server.authz import Access, AccessDenied, DenialSink, PeerRefused, Row, Rows
 from animus_kit.server.context import CallContext
-from animus_kit.server.token import Claims, TokenVerifier
+from animus_kit.server.token import CLOCK_TOLERANCE_SECONDS, Claims, TokenInvalid, TokenVerifier
 from animus_kit.server.validate import RequestMalformed, validate
 from animus_kit.status import DETAILS_KEY, RemoteError, from_rpc_error, to_status
 from animus_kit.tls import Peer, peer_identity
@@ -139,16 +139,19 @@ class Door:
             ctx,
             subject=person.subject,
             groups=person.groups,
-            token_issued_at=person.issued_at.timestamp(),
+            token_until=person.expires.timestamp() + CLOCK_TOLERANCE_SECONDS,
             actor=self._actor(ctx.peer, person.subject),
         )
 
     def admit(self, row: Row, ctx: CallContext, request: Any) -> None:
         """Checks the (first) request and the permission for it. Raises AppError."""
         self.check(request)
-        if row.permission is None:
-            return
-        project = row.project(request)
+        if row.permission is not None:
+            self.authorize(row, ctx, row.project(request))
+
+    def authorize(self, row: Row, ctx: CallContext, project: str | None) -> None:
+        """Checks the permission. May block. Raises AppError."""
+        assert row.permission is not None
         if self.access is None:
             raise PeerRefused("this process decides for no one")
         try:
@@ -158,6 +161,11 @@ class Door:
             if self.denials is not None:
                 self.denials.record(ctx, row.permission, project)
             raise
+
+    def check_token(self, ctx: CallContext) -> None:
+        """Whether the token of a call that was let in is good to this moment. Raises TokenInvalid."""
+        if ctx.token_until is not None and ctx.token_until <= ctx.clock.now().timestamp():
+            raise TokenInvalid("the token has expired")
 
     def check(self, request: Any) -> None:
         """Checks one request message by its own rules."""

@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,13 +17,16 @@ import grpc.aio
 from animus_kit import channel, trace
 from animus_kit.errors import DeadlineExceeded
 from animus_kit.server import metrics
-from animus_kit.server.context import call, maybe_current
+from animus_kit.server.authz import ACCESS_DEADLINE_SECONDS, PolicyUnavailable, Row
+from animus_kit.server.context import CallContext, call, maybe_current
 from animus_kit.server.door import DEFAULT_DEADLINE_SECONDS, Door, Malformed, is_nodes_fault
+from animus_kit.server.vigil import Vigil
 
 # Answered without the door: what they tell is no secret, and the listener's CA has been checked by the handshake.
 OPEN_PREFIXES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 FIRST_MESSAGE_SECONDS = 30.0
 """A stream that says nothing is admitted by nobody, and holds its place no longer than this."""
+_DOOR_THREADS = 8
 
 
 def _safely(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -101,7 +104,9 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._pool = ThreadPoolExecutor(8, thread_name_prefix="door")
+        self._pool = ThreadPoolExecutor(_DOOR_THREADS, thread_name_prefix="door")
+        # Those who come in do not wait for those who are in.
+        self._looks = asyncio.Semaphore(_DOOR_THREADS // 2)
 
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
         handler = await continuation(details)
@@ -125,8 +130,10 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
         async def serve(request: Any, context: grpc.aio.ServicerContext) -> Any:
             with _measured(method) as failed:
                 try:
-                    admitted = await self._enter(method, request, context, many_requests)
-                    return await behavior(admitted, context)
+                    entered = self._entered(method, request, context, many_requests, streams=many_requests)
+                    async with entered as (admitted, vigil):
+                        answer = behavior(admitted, context)
+                        return await (answer if vigil is None else vigil.wait(answer))
                 except Exception as error:
                     code, message, trailing = self._door.failure(error)
                     failed(code.name)
@@ -139,9 +146,11 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
         async def serve(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
             with _measured(method) as failed:
                 try:
-                    admitted = await self._enter(method, request, context, many_requests)
-                    async with contextlib.aclosing(behavior(admitted, context)) as answers:
-                        async for answer in answers:
+                    async with (
+                        self._entered(method, request, context, many_requests, streams=True) as (admitted, vigil),
+                        contextlib.aclosing(behavior(admitted, context)) as answers,
+                    ):
+                        async for answer in answers if vigil is None else vigil.over(answers):
                             yield answer
                     return
                 except Exception as error:
@@ -157,37 +166,65 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
         if self._door.denials is not None and is_nodes_fault(ctx, error):
             await asyncio.get_running_loop().run_in_executor(self._pool, self._door.note, ctx, error)
 
-    async def _enter(self, method: str, request: Any, context: Any, many_requests: bool) -> Any:
-        """Passes the door; returns the request, or the checked requests."""
+    @contextlib.asynccontextmanager
+    async def _entered(
+        self, method: str, request: Any, context: Any, many_requests: bool, *, streams: bool
+    ) -> AsyncIterator[tuple[Any, Vigil | None]]:
+        """Passes the door: (the request, or the checked requests; the vigil over a person's stream)."""
         remaining = context.time_remaining()
         row, ctx = self._door.open(method, context, remaining)
         if ctx.peer.kind == "gateway":
             ctx = await asyncio.get_running_loop().run_in_executor(self._pool, self._door.identify, ctx, context)
         call.set(ctx)
-        if not many_requests:
-            await self._admit(row, ctx, request)
-            return request
-        if row.permission is None:
-            return self._checked(request)
         # The first message says what it is about.
+        first = await self._first(request, row) if many_requests else request
+        if first is not None:
+            await self._admit(row, ctx, first)
+        admitted = self._checked(request, first) if many_requests else request
+        if not streams or not ctx.subject:
+            yield admitted, None
+            return
+        vigil = Vigil(self._look(row, ctx, first))
         try:
-            first = await asyncio.wait_for(anext(aiter(request), None), FIRST_MESSAGE_SECONDS)
+            yield admitted, vigil
+        finally:
+            vigil.close()
+
+    async def _first(self, requests: Any, row: Row) -> Any:
+        if row.permission is None:
+            return None
+        try:
+            return await asyncio.wait_for(anext(aiter(requests), None), FIRST_MESSAGE_SECONDS)
         except TimeoutError:
             raise DeadlineExceeded("the first message did not come") from None
-        if first is None:
-            return self._checked(request)
-        await self._admit(row, ctx, first)
-        return self._checked(request, first)
 
-    async def _admit(self, row: Any, ctx: Any, request: Any) -> None:
+    async def _admit(self, row: Row, ctx: CallContext, request: Any) -> None:
         if row.permission is None:
             self._door.admit(row, ctx, request)
         else:
-            # With the call's context: policy is asked under its request id and within its deadline.
-            context = contextvars.copy_context()
-            await asyncio.get_running_loop().run_in_executor(
-                self._pool, context.run, self._door.admit, row, ctx, request
-            )
+            await self._in_pool(self._door.admit, row, ctx, request)
+
+    def _look(self, row: Row, ctx: CallContext, first: Any) -> Callable[[], Awaitable[None]]:
+        """What a vigil asks. Keeps nothing of the message, which may hold the first bytes of an upload."""
+        asks = row.permission is not None and first is not None
+        project = row.project(first) if asks else None
+
+        async def look() -> None:
+            self._door.check_token(ctx)
+            if not asks:
+                return
+            try:
+                async with asyncio.timeout(ACCESS_DEADLINE_SECONDS), self._looks:
+                    await self._in_pool(self._door.authorize, row, ctx, project)
+            except TimeoutError:
+                raise PolicyUnavailable("the policy service does not answer", retry_after=1.0) from None
+
+        return look
+
+    async def _in_pool(self, function: Callable[..., None], *args: Any) -> None:
+        # With the call's context: policy is asked under its request id and within its deadline.
+        context = contextvars.copy_context()
+        await asyncio.get_running_loop().run_in_executor(self._pool, context.run, function, *args)
 
     async def _checked(self, requests: Any, first: Any = None) -> AsyncIterator[Any]:
         if first is not None:
