@@ -11,14 +11,22 @@ import grpc
 import pytest
 
 from animus.audit.v1 import event_stream_pb2, event_stream_pb2_grpc
-from animus.catalog.v1 import blob_pb2_grpc
+from animus.catalog.v1 import blob_pb2, blob_pb2_grpc
 from animus_kit.server import interceptors
-from tests.kit.test_server import ALICE, Stack
+from animus_kit.server.authz import from_agents
+from tests.kit.test_server import ALICE, BLOBS, ROWS, Stack, failure
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("places"))
+@pytest.fixture(params=["gateway", "agent/node-1"])
+def who(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def stack(who: str, tmp_path: Path) -> Iterator[Stack]:
+    """Takes uploads from people, or from nodes."""
+    rows = ROWS if who == "gateway" else {**ROWS, BLOBS + "UploadBlob": from_agents()}
+    stack = Stack(tmp_path, rows)
     stack.process.start()
     yield stack
     stack.process.stop()
@@ -42,18 +50,47 @@ def test_a_stream_too_many_is_refused_and_those_before_it_go_on(tmp_path: Path) 
         stack.process.stop()
 
 
-def test_a_stream_that_says_nothing_loses_its_place(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def over() -> Iterator[threading.Event]:
+    over = threading.Event()
+    yield over
+    over.set()
+
+
+def silence(over: threading.Event, *first: Any) -> Iterator[Any]:
+    yield from first
+    over.wait(20)
+
+
+def upload(channel: grpc.Channel) -> Any:
+    return blob_pb2_grpc.BlobServiceStub(channel).UploadBlob
+
+
+def test_a_stream_that_says_nothing_loses_its_place(
+    stack: Stack, who: str, over: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(interceptors, "FIRST_MESSAGE_SECONDS", 0.2)
-    silent = threading.Event()
-
-    def nothing() -> Any:
-        silent.wait(20)
-        yield from ()
-
-    with stack.channel(listener="aio") as channel:
-        stub = blob_pb2_grpc.BlobServiceStub(channel)
-        with pytest.raises(grpc.RpcError) as ended:
-            stub.UploadBlob(nothing(), metadata=ALICE, timeout=20)
-        silent.set()
-    assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    with stack.channel(who, "aio") as channel, pytest.raises(grpc.RpcError) as ended:
+        upload(channel)(silence(over), metadata=ALICE, timeout=20)
+    assert failure(ended.value)[0] == "DEADLINE_EXCEEDED"
     assert "the first message" in ended.value.details()
+
+
+@pytest.mark.parametrize("who", ["agent/node-1"], indirect=True)
+def test_a_node_takes_its_own_places_and_nobody_elses(
+    stack: Stack, who: str, over: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interceptors, "NODE_CALLS", 2)
+    first = blob_pb2.UploadBlobRequest(parent="projects/p")
+    with stack.channel(who, "aio") as one, stack.channel("agent/node-2", "aio") as other:
+        held = [upload(one).future(silence(over, first), timeout=20) for _ in range(2)]
+        for _ in held:
+            assert stack.blobs.arrived.acquire(timeout=10)
+        with pytest.raises(grpc.RpcError) as refused:
+            upload(one)(iter([first]), timeout=10)
+        code, reason, details = failure(refused.value)
+        assert (code, reason) == ("RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED") and "RetryInfo" in details
+        assert upload(other)(iter([first]), timeout=10).size_bytes == 0
+        over.set()
+        assert [call.result(timeout=10).size_bytes for call in held] == [0, 0]
+        assert upload(one)(iter([first]), timeout=10).size_bytes == 0

@@ -95,9 +95,13 @@ class Bindings(role_binding_pb2_grpc.RoleBindingServiceServicer):
 
 
 class Blobs(blob_pb2_grpc.BlobServiceServicer):
+    def __init__(self) -> None:
+        self.arrived = threading.Semaphore(0)
+
     async def UploadBlob(self, requests: Any, context: Any) -> Any:
         total = 0
         async for request in requests:
+            self.arrived.release()
             total += len(request.body.data)
         return blob_pb2.Blob(digest=current().subject, size_bytes=total)
 
@@ -147,7 +151,7 @@ ROWS = {
 class Stack:
     def __init__(self, folder: Path, rows: Any = None, streams: int = 100) -> None:
         self.folder, self.ca = folder, pki.new_ca("services", NOW)
-        self.denials, self.bindings, self.access = Denials(), Bindings(), OnlyAlice()
+        self.denials, self.bindings, self.blobs, self.access = Denials(), Bindings(), Blobs(), OnlyAlice()
         door = Door("policy", DOMAIN, rows or ROWS, Verifier(), self.access, self.denials, b"key")  # type: ignore[arg-type]
         self.process = Process("policy", grace=1)
         tls = self.files("service/policy")
@@ -162,7 +166,7 @@ class Stack:
             "127.0.0.1:0",
             tls,
             door,
-            lambda server: blob_pb2_grpc.add_BlobServiceServicer_to_server(Blobs(), server),
+            lambda server: blob_pb2_grpc.add_BlobServiceServicer_to_server(self.blobs, server),
             lambda server: event_stream_pb2_grpc.add_EventStreamServiceServicer_to_server(
                 Stream(self.process.drain), server
             ),

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,17 +16,21 @@ import grpc
 import grpc.aio
 
 from animus_kit import channel, trace
-from animus_kit.errors import DeadlineExceeded
+from animus_kit.errors import DeadlineExceeded, ResourceExhausted
 from animus_kit.server import metrics
 from animus_kit.server.authz import ACCESS_DEADLINE_SECONDS, PolicyUnavailable, Row
 from animus_kit.server.context import CallContext, call, maybe_current
 from animus_kit.server.door import DEFAULT_DEADLINE_SECONDS, Door, Malformed, is_nodes_fault
 from animus_kit.server.vigil import Vigil
+from animus_kit.tls import Peer
 
 # Answered without the door: what they tell is no secret, and the listener's CA has been checked by the handshake.
 OPEN_PREFIXES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 FIRST_MESSAGE_SECONDS = 30.0
 """A stream that says nothing is admitted by nobody, and holds its place no longer than this."""
+NODE_CALLS = 128
+"""That one node may have open on a listener: four for each attempt are usual, and whoever holds a node must not be able to
+take the places of all others."""
 _DOOR_THREADS = 8
 
 
@@ -107,6 +112,7 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
         self._pool = ThreadPoolExecutor(_DOOR_THREADS, thread_name_prefix="door")
         # Those who come in do not wait for those who are in.
         self._looks = asyncio.Semaphore(_DOOR_THREADS // 2)
+        self._of_nodes: Counter[str] = Counter()
 
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
         handler = await continuation(details)
@@ -173,30 +179,40 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
         """Passes the door: (the request, or the checked requests; the vigil over a person's stream)."""
         remaining = context.time_remaining()
         row, ctx = self._door.open(method, context, remaining)
-        if ctx.peer.kind == "gateway":
-            ctx = await asyncio.get_running_loop().run_in_executor(self._pool, self._door.identify, ctx, context)
-        call.set(ctx)
-        # The first message says what it is about.
-        first = await self._first(request, row) if many_requests else request
-        if first is not None:
-            await self._admit(row, ctx, first)
-        admitted = self._checked(request, first) if many_requests else request
-        if not streams or not ctx.subject:
-            yield admitted, None
-            return
-        vigil = Vigil(self._look(row, ctx, first))
-        try:
-            yield admitted, vigil
-        finally:
-            vigil.close()
+        with self._place(ctx.peer):
+            if ctx.peer.kind == "gateway":
+                ctx = await asyncio.get_running_loop().run_in_executor(self._pool, self._door.identify, ctx, context)
+            call.set(ctx)
+            first = None if many_requests else request
+            if many_requests and row.permission is not None:
+                # It says what the call is about.
+                first = await _first(request)
+            if first is not None:
+                await self._admit(row, ctx, first)
+            admitted = self._checked(request, first) if many_requests else request
+            if not streams or not ctx.subject:
+                yield admitted, None
+                return
+            vigil = Vigil(self._look(row, ctx, first))
+            try:
+                yield admitted, vigil
+            finally:
+                vigil.close()
 
-    async def _first(self, requests: Any, row: Row) -> Any:
-        if row.permission is None:
-            return None
+    @contextlib.contextmanager
+    def _place(self, peer: Peer) -> Iterator[None]:
+        if peer.kind != "agent":
+            yield
+            return
+        if self._of_nodes[peer.name] >= NODE_CALLS:
+            raise ResourceExhausted(f"{peer.label} has {NODE_CALLS} calls open here", retry_after=1.0)
+        self._of_nodes[peer.name] += 1
         try:
-            return await asyncio.wait_for(anext(aiter(requests), None), FIRST_MESSAGE_SECONDS)
-        except TimeoutError:
-            raise DeadlineExceeded("the first message did not come") from None
+            yield
+        finally:
+            self._of_nodes[peer.name] -= 1
+            if not self._of_nodes[peer.name]:
+                del self._of_nodes[peer.name]
 
     async def _admit(self, row: Row, ctx: CallContext, request: Any) -> None:
         if row.permission is None:
@@ -226,9 +242,23 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
         context = contextvars.copy_context()
         await asyncio.get_running_loop().run_in_executor(self._pool, context.run, function, *args)
 
-    async def _checked(self, requests: Any, first: Any = None) -> AsyncIterator[Any]:
-        if first is not None:
+    async def _checked(self, requests: Any, admitted: Any = None) -> AsyncIterator[Any]:
+        """admitted: the first one, where it was needed before. A handler that waits less long for it may do so."""
+        if admitted is not None:
+            yield admitted
+        elif (first := await _first(requests)) is not None:
+            self._door.check(first)
             yield first
+        else:
+            return
         async for request in requests:
             self._door.check(request)
             yield request
+
+
+async def _first(requests: Any) -> Any:
+    """The first message; None when there is none. Raises DeadlineExceeded."""
+    try:
+        return await asyncio.wait_for(anext(aiter(requests), None), FIRST_MESSAGE_SECONDS)
+    except TimeoutError:
+        raise DeadlineExceeded("the first message did not come") from None
