@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import queue
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from animus.audit.v1 import event_stream_pb2, event_stream_pb2_grpc
 from animus.catalog.v1 import blob_pb2, blob_pb2_grpc
+from animus.policy.v1 import role_binding_pb2, role_binding_pb2_grpc
+from animus_kit import retry
 from animus_kit.server import interceptors
 from animus_kit.server.authz import from_agents
 from tests.kit.test_server import ALICE, BLOBS, ROWS, Stack, failure
@@ -43,7 +48,10 @@ def test_a_stream_too_many_is_refused_and_those_before_it_go_on(tmp_path: Path) 
             assert [next(one).next_index for one in open_streams] == [1, 1]
             with pytest.raises(grpc.RpcError) as refused:
                 next(stub.WatchProjectEvents(request, metadata=ALICE, timeout=20))
-            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            code, _, details = failure(refused.value)
+            assert code == "RESOURCE_EXHAUSTED" and "RetryInfo" in details
+            health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+            assert health.status == health_pb2.HealthCheckResponse.SERVING
             stack.process.drain._set()
             assert [next(one).next_index for one in open_streams] == [2, 2]
     finally:
@@ -94,3 +102,26 @@ def test_a_node_takes_its_own_places_and_nobody_elses(
         over.set()
         assert [call.result(timeout=10).size_bytes for call in held] == [0, 0]
         assert upload(one)(iter([first]), timeout=10).size_bytes == 0
+
+
+@pytest.mark.parametrize("who", ["gateway"], indirect=True)
+def test_calls_beyond_twice_the_pool_are_refused_and_health_is_not(stack: Stack, who: str) -> None:
+    request = role_binding_pb2.GetRoleBindingRequest(name="projects/p/roleBindings/held")
+    with stack.channel(who) as channel:
+        get = role_binding_pb2_grpc.RoleBindingServiceStub(channel).GetRoleBinding
+        over: queue.Queue[Any] = queue.Queue()
+        for _ in range(30):
+            call = get.future(request, metadata=[*ALICE, ("x-request-id", "r")], timeout=20)
+            call.add_done_callback(over.put)
+        for _ in range(30 - (2 * 2 + 4)):
+            code, reason, details = failure(over.get(timeout=10).exception())
+            assert (code, reason) == ("RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED")
+            assert {"RetryInfo", "RequestInfo"} <= set(details)
+        assert over.empty()
+        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+        stack.bindings.hold.set()
+        for _ in range(2 * 2 + 4):
+            assert over.get(timeout=10).code() is grpc.StatusCode.OK
+        # A place that was left can be taken again.
+        retry.call(lambda: get(request, metadata=ALICE, timeout=10), tries=8, wait=time.sleep)

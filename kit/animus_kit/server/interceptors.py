@@ -21,6 +21,7 @@ from animus_kit.server import metrics
 from animus_kit.server.authz import ACCESS_DEADLINE_SECONDS, PolicyUnavailable, Row
 from animus_kit.server.context import CallContext, call, maybe_current
 from animus_kit.server.door import DEFAULT_DEADLINE_SECONDS, Door, Malformed, is_nodes_fault
+from animus_kit.server.pool import Pool
 from animus_kit.server.vigil import Vigil
 from animus_kit.tls import Peer
 
@@ -65,10 +66,12 @@ def _remaining(context: Any) -> float:
 class SyncInterceptor(grpc.ServerInterceptor):
     """For the sync listener, which serves unary calls only."""
 
-    def __init__(self, door: Door, workers: int) -> None:
-        """workers: size of the listener's pool, half of which may wait for other processes (animus_kit.channel)."""
+    def __init__(self, door: Door, pool: Pool) -> None:
+        """pool: the listener's. Half of it may wait for other processes (animus_kit.channel)."""
         self._door = door
-        self._outgoing = threading.BoundedSemaphore(max(1, workers // 2))
+        self._pool = pool
+        self._outgoing = threading.BoundedSemaphore(max(1, pool.workers // 2))
+        self._refusals = ThreadPoolExecutor(1, thread_name_prefix="refusals")
 
     def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
         handler = continuation(details)
@@ -77,6 +80,8 @@ class SyncInterceptor(grpc.ServerInterceptor):
             return handler
         if handler.request_streaming or handler.response_streaming:
             raise RuntimeError(f"{method} streams and belongs on an aio listener")
+        if self._pool.full:
+            return self._refusal(method)
         door, behavior = self._door, handler.unary_unary
 
         def serve(request: Any, context: grpc.ServicerContext) -> Any:
@@ -103,12 +108,31 @@ class SyncInterceptor(grpc.ServerInterceptor):
             serve, _safely(handler.request_deserializer), handler.response_serializer
         )
 
+    def _refusal(self, method: str) -> Any:
+        """On a thread of its own, as the pool has none left; as a stream, so that it does not wait for the request."""
+
+        def refuse(_: Any, context: grpc.ServicerContext) -> Any:
+            with _measured(method) as failed:
+                given = dict(context.invocation_metadata()).get(trace.REQUEST_ID)
+                trace.request_id.set(trace.accept_request_id(given if isinstance(given, str) else None))
+                error = ResourceExhausted("this process has as many calls as it can serve in time", retry_after=0.5)
+                code, message, trailing = self._door.failure(error)
+                failed(code.name)
+            context.set_trailing_metadata(trailing)
+            context.abort(code, message)
+
+        refuse.experimental_thread_pool = self._refusals  # type: ignore[attr-defined]
+        return grpc.stream_unary_rpc_method_handler(refuse)
+
 
 class AioInterceptor(grpc.aio.ServerInterceptor):
     """For aio listeners. What may block (keys, policy, denial events) runs on a small pool, never on the loop."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, streams: int) -> None:
+        """streams: calls that are served at once."""
         self._door = door
+        self._streams = streams
+        self._open = 0
         self._pool = ThreadPoolExecutor(_DOOR_THREADS, thread_name_prefix="door")
         # Those who come in do not wait for those who are in.
         self._looks = asyncio.Semaphore(_DOOR_THREADS // 2)
@@ -201,18 +225,20 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
 
     @contextlib.contextmanager
     def _place(self, peer: Peer) -> Iterator[None]:
-        if peer.kind != "agent":
-            yield
-            return
-        if self._of_nodes[peer.name] >= NODE_CALLS:
+        if self._open >= self._streams:
+            raise ResourceExhausted("this process has as many calls open as it can serve", retry_after=1.0)
+        node = peer.name if peer.kind == "agent" else ""
+        if node and self._of_nodes[node] >= NODE_CALLS:
             raise ResourceExhausted(f"{peer.label} has {NODE_CALLS} calls open here", retry_after=1.0)
-        self._of_nodes[peer.name] += 1
+        self._open += 1
+        self._of_nodes[node] += 1
         try:
             yield
         finally:
-            self._of_nodes[peer.name] -= 1
-            if not self._of_nodes[peer.name]:
-                del self._of_nodes[peer.name]
+            self._open -= 1
+            self._of_nodes[node] -= 1
+            if not self._of_nodes[node]:
+                del self._of_nodes[node]
 
     async def _admit(self, row: Row, ctx: CallContext, request: Any) -> None:
         if row.permission is None:

@@ -26,6 +26,7 @@ from animus_kit.server import authz, metrics
 from animus_kit.server.door import Door
 from animus_kit.server.ending import Ending
 from animus_kit.server.interceptors import AioInterceptor, SyncInterceptor
+from animus_kit.server.pool import Pool
 from animus_kit.tls import TlsFiles, server_credentials
 
 log = get_logger(__name__)
@@ -36,6 +37,8 @@ Register = Callable[[Any], None]
 WORKERS = 16
 STREAMS = 4096
 """Calls that an aio listener serves at once, where nothing else is asked for; one more is refused, not queued."""
+_MOST_CALLS = 10_000
+"""Which are on their way in or out: a bound on memory. The interceptors refuse far earlier, and no health check."""
 GRACE_SECONDS = 10.0
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.keepalive_time_ms", 30_000),
@@ -273,11 +276,9 @@ class Process:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(self.grace + 30)
 
     def _start_sync(self, item: _Listener) -> None:
-        pool = ThreadPoolExecutor(item.workers, thread_name_prefix="rpc")
-        # Beyond twice the pool a call is refused at once rather than queued until its deadline.
-        limit = 2 * item.workers + 4
-        interceptor = SyncInterceptor(item.door, item.workers)
-        server = grpc.server(pool, interceptors=[interceptor], options=_OPTIONS, maximum_concurrent_rpcs=limit)
+        pool = Pool(item.workers)
+        interceptor = SyncInterceptor(item.door, pool)
+        server = grpc.server(pool, interceptors=[interceptor], options=_OPTIONS, maximum_concurrent_rpcs=_MOST_CALLS)
         names = self._register(item, server)
         item.health = _Health()
         item.health.status = dict.fromkeys(["", *names], health_pb2.HealthCheckResponse.SERVING)
@@ -288,7 +289,9 @@ class Process:
 
     async def _start_aio(self, item: _Listener) -> None:
         server = grpc.aio.server(
-            interceptors=[AioInterceptor(item.door)], options=_OPTIONS, maximum_concurrent_rpcs=item.streams
+            interceptors=[AioInterceptor(item.door, item.streams)],
+            options=_OPTIONS,
+            maximum_concurrent_rpcs=item.streams + _MOST_CALLS,
         )
         names = self._register(item, server)
         item.health = health.aio.HealthServicer()
