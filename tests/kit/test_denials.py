@@ -54,12 +54,22 @@ def test_others_are_counted_apart_and_a_new_minute_starts_over(engine, clock):
     for _ in range(10):
         denials.record(context(), "x.y", "projects/p")
     denials.record(context("bob"), "x.y", "projects/p")
-    denials.record(context(), "x.y", "projects/q")
-    denials.record(context(), "x.y", None)
-    assert len(told(engine)) == 13
+    denials.record(context(), "x.y", "projects/p", "ANOTHER_REASON")
+    assert len(told(engine)) == 12
     clock.advance(61)
     denials.record(context(), "x.y", "projects/p")
-    assert len(told(engine)) == 14
+    assert len(told(engine)) == 13
+
+
+def test_made_up_projects_are_counted_together(engine, clock):
+    denials = Denials(engine, "catalog", clock)
+    for number in range(50):
+        denials.record(context(), "x.y", f"projects/p{number}")
+    assert [project for _, project, _, _ in told(engine)] == [f"projects/p{number}" for number in range(10)]
+    clock.advance(61)
+    denials.flush()
+    *_, (_, project, _, payload) = told(engine)
+    assert len(told(engine)) == 11 and project == "projects/p49" and payload["count"] == 40
 
 
 def test_stop_tells_what_is_still_counted(engine, clock):

@@ -1,7 +1,8 @@
 """Denials are events: `<svc>.access.denied`, ten a minute each, then a count.
 
 Somebody who probes, or a client in a loop, must be seen in the log and must not be able to fill it. So the first ten of
-a minute for one subject, method and project are told singly; how many followed is told when the minute is over.
+a minute for one subject and method, and for nodes of each reason, are told singly; how many followed is told when the
+minute is over, with the last of them. Projects have no minutes of their own: who makes up names would have one for each.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Denials:
         )
         with self._lock:
             due = self._due(now)
-            key = (ctx.caller, ctx.method, f"{project or ''} {reason}")
+            key = (ctx.caller, ctx.method, reason)
             window = self._windows.get(key)
             if window is None:
                 if len(self._windows) >= _MAX_KEYS:
