@@ -184,7 +184,10 @@ class Stack:
 
     def channel(self, path: str = "gateway", listener: str = "sync") -> grpc.Channel:
         target = f"127.0.0.1:{self.process.port(listener)}"
-        return dial(target, "policy", self.files(path), DOMAIN, options=[("grpc.use_local_subchannel_pool", 1)])
+        channel = dial(target, "policy", self.files(path), DOMAIN, options=[("grpc.use_local_subchannel_pool", 1)])
+        # A machine that is busy may take longer for the handshake than a call waits for it.
+        grpc.channel_ready_future(channel).result(20)
+        return channel
 
 
 @pytest.fixture(scope="module")
