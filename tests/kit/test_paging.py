@@ -18,6 +18,8 @@ rows = sa.Table(
     metadata,
     sa.Column("name", sa.Text(collation="C"), primary_key=True),
     sa.Column("create_time", sa.TIMESTAMP(timezone=True)),
+    sa.Index("rows_by_time", "create_time", "name"),
+    sa.Index("rows_mixed", sa.text("create_time DESC"), "name"),
     prefixes=["TEMPORARY"],
 )
 
@@ -64,6 +66,42 @@ def test_every_row_once_and_in_order(conn, order, wanted):
         seen, pages = walk(conn, page_size=size, order_by=order)
         assert seen == wanted
         assert pages == -(-100 // size)
+
+
+def lookup(conn, keys, after):
+    """How PostgreSQL finds the page that begins behind a row: (condition on the index, entries that it looked at in vain)."""
+    asked = []
+    page = Page.parse(pb.ListRoleBindingsRequest(page_size=5))
+    with_after = Page.parse(pb.ListRoleBindingsRequest(page_size=5, page_token=page.token(*after)))
+    conn.exec_driver_sql(
+        "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
+    )
+
+    def keep(conn, cursor, statement, parameters, context, executemany):
+        asked.append((statement, parameters))
+
+    sa.event.listen(conn, "before_cursor_execute", keep)
+    found, _ = with_after.fetch_by(conn, sa.select(rows), keys)
+    sa.event.remove(conn, "before_cursor_execute", keep)
+    (statement, parameters) = asked[0]
+    explained = conn.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters).scalar_one()
+    scan = explained[0]["Plan"]["Plans"][0]
+    return [row.name for row in found], scan["Index Cond"], scan.get("Rows Removed by Filter", 0)
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_a_deep_page_is_looked_up_and_not_walked_to(conn, up):
+    keys = [(rows.c.create_time, up), (rows.c.name, up)]
+    found, condition, in_vain = lookup(conn, keys, (START + timedelta(seconds=20), "n061"))
+    assert found == ([f"n{n:03}" for n in range(62, 67)] if up else [f"n{n:03}" for n in range(60, 55, -1)])
+    assert condition.startswith("(ROW(create_time, name)") and in_vain == 0
+
+
+def test_where_the_directions_differ_the_first_column_is_looked_up(conn):
+    keys = [(rows.c.create_time, False), (rows.c.name, True)]
+    found, condition, in_vain = lookup(conn, keys, (START + timedelta(seconds=20), "n061"))
+    assert found == ["n062", "n057", "n058", "n059", "n054"]
+    assert condition.startswith("(create_time <=") and in_vain == 2  # n060 and n061 itself, of the same moment
 
 
 def test_fifty_by_default_and_five_hundred_at_most():

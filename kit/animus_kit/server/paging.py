@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, or_
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, or_, tuple_
 
 from animus.type.v1.list_order_pb2 import ListOrder
 from animus_kit.errors import FieldViolation, InvalidArgument
@@ -125,13 +125,20 @@ def _fits(value: Any, column: ColumnElement[Any]) -> bool:
 
 
 def _beyond(keys: Sequence[tuple[ColumnElement[Any], bool]], after: Sequence[Any]) -> ColumnElement[bool]:
-    """(a, b) > (x, y), spelt out because the directions may differ."""
+    """What PostgreSQL looks up in an index. It does so for a row as a whole; an OR it only holds against each entry from the
+    beginning on, and a deep page then costs what an OFFSET would."""
+    (column, ascending), *others = keys
+    if all(other == ascending for _, other in others):
+        row = tuple_(*(column for column, _ in keys))
+        return row > tuple(after) if ascending else row < tuple(after)
+    # There is no row to compare where the directions differ; the first column bounds the lookup.
+    bound = column >= after[0] if ascending else column <= after[0]
     alternatives = []
     for index, (column, ascending) in enumerate(keys):
         equal = [earlier == value for (earlier, _), value in zip(keys[:index], after[:index], strict=True)]
         further = column > after[index] if ascending else column < after[index]
         alternatives.append(and_(*equal, further))
-    return or_(*alternatives)
+    return and_(bound, or_(*alternatives))
 
 
 def _question(request: Any) -> str:
