@@ -10,16 +10,20 @@ A DSN is libpq's: a URI or `key=value` words, with `passfile=` rather than a pas
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 import psycopg
 import psycopg.conninfo
 import sqlalchemy as sa
 
-from animus_kit.trace import in_transaction
+from animus_kit import trace
 
 POOL_TIMEOUT = 5.0
 """Seconds to wait for a connection before the call is refused: waiting longer only makes the queue longer."""
+STATEMENT_SECONDS = 60.0
+LEAST_STATEMENT_SECONDS = 1.0
+"""What a statement gets where the caller has less left, or is gone: something may have to be tidied up after it."""
 
 
 class UnsafeDsn(ValueError):
@@ -50,7 +54,7 @@ def create_engine(dsn: str, pool: int = 8, *, application_name: str = "animus") 
             application_name=application_name,
             connect_timeout=5,
             # A handler that hangs must not hold row locks for ever.
-            options="-c idle_in_transaction_session_timeout=60000 -c statement_timeout=60000",
+            options=f"-c idle_in_transaction_session_timeout=60000 -c statement_timeout={STATEMENT_SECONDS * 1000:.0f}",
         )
 
     return sa.create_engine(
@@ -63,16 +67,29 @@ def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
     """One transaction: committed at the end of the block, rolled back when it raises.
 
     READ COMMITTED; what must not change under your eyes is locked with FOR UPDATE. Outgoing calls inside the block
-    raise (animus_kit.channel): no transaction is ever open across an RPC. Transactions do not nest.
+    raise (animus_kit.channel): no transaction is ever open across an RPC. Transactions do not nest. No statement goes on
+    for long after the caller's deadline (animus_kit.trace): it fails with QueryCanceled, which the door calls
+    DEADLINE_EXCEEDED.
     """
-    if in_transaction.get():
+    if trace.in_transaction.get():
         raise RuntimeError("a transaction inside a transaction: pass the connection instead")
-    token = in_transaction.set(True)
+    token = trace.in_transaction.set(True)
     try:
         with engine.begin() as conn:
+            _bound(conn)
             yield conn
     finally:
-        in_transaction.reset(token)
+        trace.in_transaction.reset(token)
+
+
+def _bound(conn: sa.Connection) -> None:
+    """A round trip, which only those pay who have a deadline; dispatch and background loops have none."""
+    deadline = trace.deadline.get()
+    if deadline is None:
+        return
+    left = max(deadline - time.monotonic(), LEAST_STATEMENT_SECONDS)
+    if left < STATEMENT_SECONDS:
+        conn.exec_driver_sql(f"SET LOCAL statement_timeout = {left * 1000:.0f}")
 
 
 def is_away(error: BaseException) -> bool:
