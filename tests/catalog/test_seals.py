@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import psycopg
 import pytest
+import sqlalchemy as sa
 
 from animus.catalog.v1 import agent_blob_pb2 as pb
+from animus_catalog.domain.blobs import Scope
+from animus_catalog.domain.contents import Contents
+from animus_catalog.store import blobs, containers
+from animus_kit.db.engine import transaction
 from animus_kit.documents import manifest
-from tests.catalog.world import digest_of, manifest_of, refused
+from tests.catalog.waiting import until
+from tests.catalog.world import digest_of, manifest_of, output, refused
 
 NOBODYS = "sha256:" + "0" * 64
 
@@ -112,3 +122,50 @@ def test_small_blobs_are_not_taken_after_the_end(world):
     grant = world.grant(attempt)
     world.end_attempt(attempt)
     assert refused(world.agent_blobs().WriteSmallBlobs, small(grant, b"late")).reason == "GRANT_EXPIRED"
+
+
+# One output of two attempts, of which the first fails while the second seals.
+
+
+def waiting(world) -> int:
+    """Statements that wait for a lock of another transaction."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with world.engine.connect() as conn:
+        return conn.scalar(sa.text(query))
+
+
+def lasts(world, made: str) -> bool:
+    """Whether the second attempt's output has content once it is committed."""
+    world.end_attempt(world.attempt(2), output(f"{world.project}/artifacts/r1-train-model", made))
+    with transaction(world.engine) as conn:
+        return containers.find(conn, world.project.removeprefix("projects/"), made) is not None
+
+
+def test_what_is_sealed_while_another_attempt_is_swept_lasts(world, database):
+    files = {"model.bin": b"same"}
+    made = world.write_output(world.grant(world.attempt(1)), files)
+    second = world.grant(world.attempt(2))
+    with ThreadPoolExecutor(2) as pool, psycopg.connect(database.admin_dsn) as held:
+        # Stops the sweep between its look at what is owned and its last statement.
+        held.execute("SELECT 1 FROM catalog.container_entries FOR UPDATE")
+        sweep = pool.submit(world.end_attempt, world.attempt(1), state="failed")
+        until(lambda: waiting(world) == 1, "the sweep waits")
+        seal = pool.submit(world.write_output, second, files)
+        until(lambda: seal.done() or waiting(world) == 2, "the seal ends or waits")
+        held.rollback()
+        assert (sweep.result(), seal.result()) == (None, made)
+    assert lasts(world, made)
+
+
+def test_what_is_sealed_before_another_attempt_is_swept_lasts(world):
+    made = world.write_output(world.grant(world.attempt(1)), {"model.bin": b"same"})
+    project = world.project.removeprefix("projects/")
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(world.engine) as conn:
+            # As WriteSmallBlobs does: staged and sealed in one transaction, which nobody sees yet.
+            blobs.stage(conn, Scope(project, world.attempt(2)), made, 1, datetime.now(UTC))
+            containers.add(conn, project, Contents(made, 1, 4, list))
+            sweep = pool.submit(world.end_attempt, world.attempt(1), state="failed")
+            until(lambda: sweep.done() or waiting(world) == 1, "the sweep ends or waits")
+        sweep.result()
+    assert lasts(world, made)

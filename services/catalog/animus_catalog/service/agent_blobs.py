@@ -194,7 +194,8 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
                     require_room(grant, used, len(data))
                     used = Usage(used.blobs + 1, used.bytes + len(data))
                     store.stage(conn, scope, digest, len(data), now)
-            for digest in manifests:
+            # In the order that containers are locked in.
+            for digest in sorted(manifests):
                 self._seal_within(conn, grant, digest)
 
         self._receiver.take(scope_of(grant), blobs, settle)

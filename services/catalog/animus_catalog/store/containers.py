@@ -45,15 +45,25 @@ def get(conn: Connection, project: str, digest: str, kind: str = MANIFEST) -> Co
 
 
 def add(conn: Connection, project: str, contents: Contents, kind: str = MANIFEST) -> None:
-    """Stores the rows of a manifest or image. Idempotent: under one digest there is one content."""
-    id = conn.scalar(
+    """Stores the rows of a manifest or image. Idempotent: under one digest there is one content.
+
+    Who adds several in one transaction does so in the order of digests, as drop_unowned locks them.
+    """
+    new = (
         upsert(containers)
         .values(project=project, digest=contents.digest, kind=kind, file_count=contents.file_count, size=contents.size)
         .on_conflict_do_nothing()
         .returning(containers.c.id)
     )
-    if id is None:
-        return
+    there = (
+        select(containers.c.id)
+        .where(containers.c.project == project, containers.c.digest == contents.digest, containers.c.kind == kind)
+        .with_for_update(read=True, key_share=True)
+    )
+    while (id := conn.scalar(new)) is None:
+        # Held until this transaction ends: the end of another attempt may be about to forget it, or has just done so.
+        if conn.scalar(there) is not None:
+            return
     # COPY takes a million rows in seconds; the driver's cursor belongs to this very transaction.
     with (
         conn.connection.cursor() as cursor,
@@ -146,14 +156,20 @@ def differences(conn: Connection, newer: int, older: int, after: str, limit: int
 
 def drop_unowned(conn: Connection, project: str, digests: Collection[str]) -> None:
     """Forgets the containers among the digests that the project neither owns nor has staged any more."""
-    doomed = select(containers.c.id).where(
-        containers.c.project == project,
-        containers.c.digest == any_text(digests),
+    unowned = (
         ~exists().where(project_blobs.c.project == project, project_blobs.c.digest == containers.c.digest),
         ~exists().where(staged_blobs.c.project == project, staged_blobs.c.digest == containers.c.digest),
     )
-    ids = list(conn.scalars(doomed))
-    if ids:
+    doomed = (
+        select(containers.c.id)
+        .where(containers.c.project == project, containers.c.digest == any_text(digests), *unowned)
+        .order_by(containers.c.digest, containers.c.kind)
+        .with_for_update()
+    )
+    if held := list(conn.scalars(doomed)):
+        # Asked again, by a statement that sees what was committed before the locks: another attempt may have staged
+        # and sealed the same meanwhile.
+        ids = list(conn.scalars(select(containers.c.id).where(containers.c.id.in_(held), *unowned)))
         conn.execute(delete(entries).where(entries.c.container.in_(ids)))
         conn.execute(delete(containers).where(containers.c.id.in_(ids)))
 

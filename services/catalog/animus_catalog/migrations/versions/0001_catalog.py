@@ -250,9 +250,10 @@ def _blobs() -> None:
         )""")
     op.execute("CREATE INDEX container_entries_digest ON container_entries (container, digest)")
     grant(op, "SELECT, INSERT", "project_blobs", "ended_attempts", "refused_agents")
-    grant(op, "SELECT, INSERT, UPDATE, DELETE", "uploads")
+    # No container is ever updated: whoever locks a row needs the right to.
+    grant(op, "SELECT, INSERT, UPDATE, DELETE", "uploads", "containers")
     grant(op, "SELECT, INSERT, UPDATE", "storage_quotas")
-    grant(op, "SELECT, INSERT, DELETE", "staged_blobs", "containers", "container_entries")
+    grant(op, "SELECT, INSERT, DELETE", "staged_blobs", "container_entries")
 
 
 def upgrade() -> None:
