@@ -329,6 +329,16 @@ def test_versions_are_listed_and_filtered(world):
     assert refused(world.datasets().ListDatasetVersions, missing).reason == "DATASET_NOT_FOUND"
 
 
+def test_lists_leave_out_what_has_no_bound(world):
+    dataset = world.dataset()
+    statistics = [pb.Statistic(name="rows", value=Value(int_value=1))]
+    made = world.version(dataset, {"a": b"1"}, schema=[pb.Column(name="x", type="int64")], statistics=statistics)
+    (listed,) = world.datasets().ListDatasetVersions(pb.ListDatasetVersionsRequest(parent=dataset)).dataset_versions
+    made.ClearField("schema")
+    made.ClearField("statistics")
+    assert listed == made
+
+
 @pytest.mark.parametrize("text", ["two\nlines\tand a tab", "\u0085\u2028\ufeff", "\U0001f600 \uffff", "x" * 4096])
 def test_free_text_of_any_kind_is_kept(world, text):
     name = world.dataset("d", display_name=text, description=text)

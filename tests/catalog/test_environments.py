@@ -184,6 +184,17 @@ def test_locks_are_listed_over_environments_and_by_image(world):
     assert refused(world.environments().ListEnvironmentLocks, missing).reason == "ENVIRONMENT_NOT_FOUND"
 
 
+def test_lists_leave_out_what_has_no_bound(world):
+    parent = environment(world)
+    made = lock(world, parent, image(world))
+    (listed,) = (
+        world.environments().ListEnvironmentLocks(pb.ListEnvironmentLocksRequest(parent=parent)).environment_locks
+    )
+    made.ClearField("document")
+    made.ClearField("packages")
+    assert listed == made
+
+
 def test_environments_are_made_changed_and_missed(world):
     name = environment(world)
     change = pb.UpdateEnvironmentRequest(environment=pb.Environment(name=name, description="for training"))

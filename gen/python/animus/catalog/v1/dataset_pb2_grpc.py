@@ -117,7 +117,8 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDatasetVersions(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The versions come without schema and statistics; GetDatasetVersion has them.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

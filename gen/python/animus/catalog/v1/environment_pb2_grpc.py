@@ -107,7 +107,8 @@ class EnvironmentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEnvironmentLocks(self, request, context):
-        """The parent's environment may be "-": every environment of the project.
+        """The parent's environment may be "-": every environment of the project. The locks come without document and
+        packages; GetEnvironmentLock has them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
