@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from animus.catalog.v1 import artifact_pb2 as pb
 from animus.catalog.v1 import blob_pb2
+from animus.type.v1.list_order_pb2 import ListOrder
 from animus.type.v1.metric_pb2 import Metric
 from animus_kit.documents import manifest
 from tests.catalog.world import event_of, manifest_of, output, refused
@@ -125,6 +128,20 @@ def test_artifacts_are_listed_by_run_and_type(world):
     assert listed(run=f"{world.project}/runs/r2") == [report, second]
     assert listed(type="model") == [second, first]
     assert listed(run=f"{world.project}/runs/r2", type="model") == [second]
+
+
+@pytest.mark.parametrize("order", [ListOrder.LIST_ORDER_UNSPECIFIED, ListOrder.LIST_ORDER_NAME_ASC])
+def test_a_page_of_many_metrics_ends_early(world, order):
+    metrics = {f"{n:0128}": n for n in range(1000)}
+    names = [f"{world.project}/artifacts/a{n:02}" for n in range(12)]
+    for name in names:
+        world.end_attempt(world.attempt(run=name[-3:]), output(name, "sha256:" + "0" * 64), metrics=metrics)
+    request = pb.ListArtifactsRequest(parent=world.project, page_size=500, order_by=order)
+    first = world.artifacts().ListArtifacts(request)
+    request.page_token = first.next_page_token
+    second = world.artifacts().ListArtifacts(request)
+    assert (len(first.artifacts), len(second.artifacts), second.next_page_token) == (10, 2, "")
+    assert sorted(one.name for one in (*first.artifacts, *second.artifacts)) == names
 
 
 def test_bad_and_missing_names(world):

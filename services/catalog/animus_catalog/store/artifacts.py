@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, Select, Table, select
 
+from animus.type.v1.list_order_pb2 import ListOrder
 from animus_catalog.domain.artifacts import Artifact, Metric
 from animus_catalog.domain.errors import ResourceNotFound
 from animus_catalog.store.sql import insert_new
 from animus_catalog.store.tables import artifacts
 from animus_kit.server.paging import Page, filtered
+
+PAGE_METRICS = 10_000
+"""Of all rows of a page: one row may have 1,000, each with a name of 128 bytes."""
 
 
 def get(conn: Connection, project: str, id: str) -> Artifact:
@@ -41,7 +45,7 @@ def page(conn: Connection, project: str, request: Any) -> tuple[Sequence[Artifac
     if request.type:
         query = query.where(artifacts.c.type == request.type)
     query = filtered(query, request, create_time=artifacts.c.create_time)
-    rows, token = Page.parse(request).fetch(conn, query, artifacts.c.create_time, artifacts.c.id)
+    rows, token = fetch_with_metrics(conn, query, artifacts, request)
     return [_artifact(row) for row in rows], token
 
 
@@ -63,6 +67,21 @@ def create(conn: Connection, artifact: Artifact) -> bool:
         "create_time": artifact.create_time,
     }
     return insert_new(conn, artifacts, values)
+
+
+def fetch_with_metrics(conn: Connection, query: Select, table: Table, request: Any) -> tuple[Sequence[Row], str]:
+    """As Page.fetch. A page ends where its rows have PAGE_METRICS, so that an answer stays below what clients take."""
+    page = Page.parse(request)
+    rows, token = page.fetch(conn, query, table.c.create_time, table.c.id)
+    shown, metrics = 0, 0
+    while shown < len(rows) and metrics < PAGE_METRICS:
+        metrics += len(rows[shown].metrics)
+        shown += 1
+    if shown < len(rows):
+        last = rows[shown - 1]
+        by_name = page.order == ListOrder.LIST_ORDER_NAME_ASC
+        token = page.token(last.id) if by_name else page.token(last.create_time, last.id)
+    return rows[:shown], token
 
 
 def metrics_json(metrics: Sequence[Metric]) -> list[dict]:

@@ -9,9 +9,9 @@ from sqlalchemy import Connection, Row, insert, select
 
 from animus_catalog.domain.errors import ResourceNotFound
 from animus_catalog.domain.models import ModelVersion, ModelVersionState
-from animus_catalog.store.artifacts import metrics_json, metrics_of
+from animus_catalog.store.artifacts import fetch_with_metrics, metrics_json, metrics_of
 from animus_catalog.store.tables import model_versions as versions
-from animus_kit.server.paging import Page, filtered
+from animus_kit.server.paging import filtered
 
 
 def get(conn: Connection, project: str, model: str, id: str) -> ModelVersion:
@@ -38,7 +38,7 @@ def page(conn: Connection, project: str, model: str, request: Any) -> tuple[Sequ
     """The page that a List request asks for, and the next one's token."""
     query = select(versions).where(versions.c.project == project, versions.c.model == model)
     query = filtered(query, request, create_time=versions.c.create_time, labels=versions.c.labels)
-    rows, token = Page.parse(request).fetch(conn, query, versions.c.create_time, versions.c.id)
+    rows, token = fetch_with_metrics(conn, query, versions, request)
     return [_version(row) for row in rows], token
 
 
