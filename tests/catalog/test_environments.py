@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from animus.catalog.v1 import environment_pb2 as pb
 from animus.type.v1.list_order_pb2 import ListOrder
-from animus_catalog.domain.environments import parse_image
+from animus_catalog.domain.environments import parse_image, parse_platform
 from animus_catalog.domain.errors import ImageIndexDigest, ImageInvalid
 from animus_kit.documents.environment import EnvironmentLock
 from tests.catalog.world import digest_of, refused
@@ -226,6 +229,40 @@ def test_a_manifest_without_media_type_is_told_by_its_shape():
     assert parse_image("d", json.dumps(document).encode()).layers
     with pytest.raises(ImageIndexDigest):
         parse_image("d", b'{"schemaVersion": 2, "manifests": []}')
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from([MANIFEST, INDEX]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def shaped(**fields):
+    """Objects with these keys, each with its right kind of value, with any other, or absent."""
+    return st.fixed_dictionaries({}, optional={key: good | JSON for key, good in fields.items()})
+
+
+DESCRIPTOR = shaped(digest=st.just(digest_of(b"")), size=st.integers(0, 9))
+PLATFORM = shaped(os=st.just("linux"), architecture=st.just("amd64"), variant=st.just("v8"))
+DOCUMENT = shaped(
+    schemaVersion=st.just(2),
+    mediaType=st.sampled_from([MANIFEST, INDEX]),
+    config=DESCRIPTOR,
+    layers=st.lists(DESCRIPTOR, max_size=2),
+    manifests=st.lists(shaped(digest=st.just(digest_of(b"")), platform=PLATFORM), max_size=2),
+)
+
+
+@given(DOCUMENT | PLATFORM | JSON)
+@settings(deadline=None)
+@example({"mediaType": [MANIFEST]})
+@example({"mediaType": {}})
+def test_any_json_is_an_image_or_an_invalid_one(document):
+    content = json.dumps(document).encode()
+    for parse in (parse_image, parse_platform):
+        with contextlib.suppress(ImageInvalid, ImageIndexDigest):
+            parse("d", content)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"null", b"[" * 100_000, b'{"a": NaN}'])

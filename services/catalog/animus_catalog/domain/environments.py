@@ -79,6 +79,8 @@ def parse_image(digest: str, content: bytes) -> ImageManifest:
     """Reads a platform's image manifest. Raises ImageIndexDigest with the platforms, ImageInvalid."""
     document = _object(digest, content, "the manifest")
     media_type = document.get("mediaType")
+    if not isinstance(media_type, str | None):
+        raise ImageInvalid(digest, "mediaType must be text")
     if media_type in INDEX_TYPES or (media_type is None and "manifests" in document):
         raise ImageIndexDigest(digest, _platforms(document))
     # mediaType may be absent in an OCI manifest; its shape then decides.
