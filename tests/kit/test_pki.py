@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from concurrent import futures
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from animus_kit import pki
@@ -139,6 +141,24 @@ def test_an_agents_certificate_has_no_dns_name_and_cannot_serve(agents_ca) -> No
 def test_a_malformed_request_is_refused(csr: bytes) -> None:
     with pytest.raises(pki.PkiError):
         pki.csr_public_key(csr)
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        ("06072a8648ce3d0201", "06072a8648ce3d0263"),  # id-ecPublicKey
+        ("06082a8648ce3d030107", "06082a8648ce3d030163"),  # prime256v1
+        ("06082a8648ce3d030107", "06082a8648ce3d030101"),  # prime192v1
+        ("06082a8648ce3d040302", "06082a8648ce3d040363"),  # ecdsa-with-SHA256
+        ("0201003000", "0201013000"),  # the version, before the empty subject
+    ],
+)
+def test_a_request_of_another_kind_is_refused(was: str, becomes: str) -> None:
+    _, csr = pki.new_csr()
+    der = x509.load_pem_x509_csr(csr).public_bytes(serialization.Encoding.DER)
+    altered = base64.encodebytes(der.replace(bytes.fromhex(was), bytes.fromhex(becomes), 1))
+    with pytest.raises(pki.PkiError):
+        pki.csr_public_key(b"-----BEGIN CERTIFICATE REQUEST-----\n" + altered + b"-----END CERTIFICATE REQUEST-----\n")
 
 
 def test_a_ca_with_a_foreign_key_is_refused(services_ca, agents_ca) -> None:
