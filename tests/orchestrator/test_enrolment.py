@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import uuid
 from datetime import timedelta
@@ -13,12 +14,16 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from animus.agent.v1 import dispatch_pb2 as pb
-from animus.agent.v1 import dispatch_pb2_grpc
+from animus.agent.v1 import dispatch_pb2_grpc, enrollment_pb2
 from animus.orchestrator.v1 import agent_pb2
 from animus_kit import pki
 from animus_kit.documents import dsse
 from animus_kit.documents.bundle import AttestationCertificate
 from animus_kit.status import from_rpc_error
+from animus_kit.testing.clock import FakeClock
+from animus_orchestrator.domain.errors import EnrollmentRate
+from animus_orchestrator.service import enrollment
+from animus_orchestrator.service.enrollment import BURST, EnrollmentService, address_of
 from tests.orchestrator.agents import Agent
 from tests.orchestrator.steering import refused
 from tests.orchestrator.world import DOMAIN, until
@@ -202,16 +207,57 @@ def test_a_revoked_or_unknown_agent_is_not_let_in(world, project, agent):
     assert error.reason == "AGENT_UNKNOWN"
 
 
-def test_enrolment_is_slowed_down():
-    from animus_kit.testing.clock import FakeClock
-    from animus_orchestrator.domain.errors import EnrollmentRate
-    from animus_orchestrator.service.enrollment import BURST, EnrollmentService
+class Accepting:
+    """Stands in for Enrolment: what the limit lets through."""
 
+    def enroll(self, request):
+        return enrollment_pb2.EnrollResponse()
+
+
+class From:
+    """A call's context, as far as the limit looks at it."""
+
+    def __init__(self, peer: str):
+        self.peer = lambda: peer
+
+
+def test_enrolment_is_slowed_down_for_the_address_that_asks():
     clock = FakeClock()
-    service = EnrollmentService(None, clock)
-    for _ in range(int(BURST)):
-        service._limit()
+    service = EnrollmentService(Accepting(), clock)
+
+    def ask(peer):
+        return asyncio.run(service.Enroll(enrollment_pb2.EnrollRequest(), From(peer)))
+
+    for port in range(int(BURST)):
+        ask(f"ipv4:10.0.0.7:{port}")
     with pytest.raises(EnrollmentRate):
-        service._limit()
+        ask("ipv4:10.0.0.7:1")
+    ask("ipv4:10.0.0.8:1")
     clock.advance(1)
-    service._limit()
+    ask("ipv4:10.0.0.7:1")
+
+
+def test_addresses_that_enrolment_remembers_are_bounded(monkeypatch):
+    monkeypatch.setattr(enrollment, "MAX_ADDRESSES", 3)
+    service = EnrollmentService(None, FakeClock())
+    for number in range(9):
+        service._limit(f"10.0.0.{number}")
+        service._limit("10.0.0.0")
+    assert list(service._left) == ["10.0.0.7", "10.0.0.8", "10.0.0.0"]
+    assert service._left["10.0.0.0"][0] == BURST - 10
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("ipv4:10.0.0.7:53124", "10.0.0.7"),
+        ("ipv6:%5B2001:db8:1:2:3:4:5:6%5D:53124", "2001:db8:1:2::"),
+        ("ipv6:[2001:db8:1:2::7]:53124", "2001:db8:1:2::"),
+        ("ipv6:%5Bfe80::7%252%5D:53124", "fe80::"),
+        ("ipv6:[::ffff:10.0.0.7]:53124", "10.0.0.7"),
+        ("unix:/run/x", "unix"),
+        ("", ""),
+    ],
+)
+def test_a_peer_is_told_by_its_address(peer, address):
+    assert address_of(peer) == address
