@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from animus.catalog.v1 import artifact_pb2 as pb
@@ -61,6 +63,11 @@ def test_an_event_that_cannot_be_read_is_skipped_whole(world):
     for outputs in ([good, foreign], [good, {"name": "x"}], [good, {**good, "bytes": "many"}]):
         world.apply(event_of(attempt, "committed", outputs))
     world.apply(event_of(attempt, "committed", body={"outputs": 7}))
+    for state in ("committed", "failed"):
+        world.apply(event_of(attempt, state, body={"attempt": "projects/UPPER/x"}))
+        other = event_of(attempt, state)
+        world.apply(dataclasses.replace(other, payload=other.payload.replace(b"/steps/", b"/stops/")))
+        world.apply(dataclasses.replace(other, payload=b"{"))
     request = pb.ListArtifactsRequest(parent=world.project)
     assert not world.artifacts().ListArtifacts(request).artifacts
     world.end_attempt(attempt, good)

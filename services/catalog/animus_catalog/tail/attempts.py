@@ -35,7 +35,7 @@ class Attempts:
         """In the transaction that moves the cursor. An event that was applied before changes nothing."""
         if event.type not in TYPES:
             return
-        if not event.body:
+        if not event.payload:
             # Only after retention erased it, which is long after it was applied here, unless this is a rebuild.
             log.warning("an erased event cannot be applied", index=event.index, type=event.type)
             return
@@ -44,7 +44,7 @@ class Attempts:
             scope = Scope(names.id_of(names.project_of(attempt)), attempt)
             outputs = event.body["outputs"] if event.type == COMMITTED else []
             written = [_artifact(event, scope.project, output) for output in outputs]
-        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        except (KeyError, ValueError, TypeError, AttributeError, names.InvalidName) as problem:
             # It never becomes readable: waiting for it would keep every later result from the catalog. What it should
             # have said stays in the log, and what its attempt wrote stays nobody's.
             metrics.tail_skipped("catalog")
