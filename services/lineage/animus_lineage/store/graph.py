@@ -9,6 +9,9 @@ from ..domain.facts import Facts
 from ..domain.graph import StoredEdge, StoredNode, Walk
 from .tables import edges, nodes, skipped_events
 
+MAX_EDGES = 100_000
+"""Of a walk: more than an answer of 4 MiB has room for."""
+
 
 def add_facts(conn: Connection, project: str, index: int, facts: Facts) -> None:
     """Adds what an event states. What the view has already keeps the index it was first stated at."""
@@ -64,7 +67,16 @@ def walk(conn: Connection, start: int, *, upstream: bool, as_of: int, max_nodes:
     )
     truncated = len(ids) > max_nodes
     ids = ids[:max_nodes]
-    return Walk(ids, _nodes(conn, ids), _edges(conn, ids, upstream, as_of), truncated)
+    asked = {"ids": ids, "as_of": as_of, "n": MAX_EDGES + 1}
+    # Where the walk was not cut, the far end of each edge has been reached.
+    rows = [] if truncated else conn.execute(_EDGES_INTO if upstream else _EDGES_OUT_OF, asked).all()
+    if truncated or len(rows) > MAX_EDGES:
+        rows = conn.execute(_EDGES_AMONG, asked).all()
+    if len(rows) > MAX_EDGES:
+        # Of the node at this place there may be more: the nodes before it have all their edges.
+        truncated, place = True, rows[-1].place
+        ids, rows = ids[: max(1, place - 1)], [row for row in rows if row.place < place]
+    return Walk(ids, _nodes(conn, ids), [StoredEdge(*row[:5]) for row in rows], truncated)
 
 
 def _walk_sql(here: str, there: str) -> TextClause:
@@ -93,18 +105,26 @@ def _edges_sql(near: str) -> TextClause:
     return text(f"""
         SELECT source_id, target_id, kind, from_index, declared FROM edges
         WHERE {near} {_IDS} AND from_index < :as_of AND (until_index IS NULL OR until_index >= :as_of)
+        LIMIT :n
     """)
 
 
 _EDGES_INTO, _EDGES_OUT_OF = _edges_sql("target_id"), _edges_sql("source_id")
+# With both ends among the ids, in the order of the farther end. Read by their targets, whichever way the walk went:
+# millions may be made from one node, and a node is made from few. OFFSET keeps the planner from beginning elsewhere.
+_EDGES_AMONG = text("""
+    WITH reached(id, place) AS MATERIALIZED (
+        SELECT id, place FROM unnest(CAST(:ids AS bigint[])) WITH ORDINALITY AS given(id, place)
+    )
+    SELECT e.source_id, e.target_id, e.kind, e.from_index, e.declared, greatest(source.place, target.place) AS place
+    FROM reached AS target CROSS JOIN LATERAL (
+        SELECT * FROM edges
+        WHERE target_id = target.id AND from_index < :as_of AND (until_index IS NULL OR until_index >= :as_of)
+        OFFSET 0
+    ) AS e JOIN reached AS source ON source.id = e.source_id
+    ORDER BY place LIMIT :n
+""")
 
 
 def _nodes(conn: Connection, ids: Sequence[int]) -> list[StoredNode]:
     return [StoredNode(*row) for row in conn.execute(_NODES, {"ids": list(ids)})]
-
-
-def _edges(conn: Connection, ids: Sequence[int], upstream: bool, as_of: int) -> list[StoredEdge]:
-    """Edges with both ends among ids. The far end is looked at here: where the walk was not cut, it is always one."""
-    rows = conn.execute(_EDGES_INTO if upstream else _EDGES_OUT_OF, {"ids": list(ids), "as_of": as_of})
-    known, far = set(ids), 0 if upstream else 1
-    return [StoredEdge(*row) for row in rows if row[far] in known]
