@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from datetime import UTC, datetime
 from typing import Any
 
 import grpc
+import pytest
 
 from animus.catalog.v1 import blob_pb2, resolution_pb2
+from animus_catalog.blobs.receive import Threads
+from animus_catalog.blobs.storage import REFUSED_SECONDS, StorageLimits
 from animus_catalog.domain.blobs import Scope
+from animus_catalog.domain.errors import StorageQuotaExceeded
 from animus_catalog.store import blobs as blob_store
 from animus_catalog.store import storage
 from animus_catalog.tail import quotas
 from animus_kit.db.engine import transaction
 from animus_kit.db.tail import Event
 from animus_kit.documents import event
+from animus_kit.testing.clock import FakeClock
 from tests.catalog.world import digest_of, refused, upload_messages, write_messages
 
 
@@ -103,6 +109,28 @@ def test_an_older_or_broken_event_changes_nothing(world: Any) -> None:
         broken = event.build_payload(quotas.UPDATED, {"limits": {"storedBytes": "many"}, "revision": "9"})
         quotas.apply(conn, quota_event(world.project, 9, payload=broken))
         assert storage.limit(conn, project) == 10
+
+
+def test_who_is_refused_again_and_again_has_the_project_summed_once_a_second(world: Any, monkeypatch: Any) -> None:
+    world.upload(b"a" * 600)
+    allow(world, 1, storedBytes="1000")
+    clock, summed, project = FakeClock(), [], world.project.removeprefix("projects/")
+    real = storage.stored
+    monkeypatch.setattr(storage, "stored", lambda *given: summed.append(clock.now()) or real(*given))
+    limits = StorageLimits(world.engine, clock, Threads(1))
+
+    async def ask(size: int) -> None:
+        async with limits.room(project, size):
+            pass
+
+    asyncio.run(ask(100))
+    for sums in (2, 3):
+        for _ in range(5):
+            with pytest.raises(StorageQuotaExceeded):
+                asyncio.run(ask(401))
+        assert len(summed) == sums
+        asyncio.run(ask(400))
+        clock.advance(REFUSED_SECONDS)
 
 
 def test_uploads_side_by_side_do_not_pass_the_limit_together(world: Any) -> None:

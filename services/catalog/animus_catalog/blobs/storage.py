@@ -18,6 +18,8 @@ from animus_kit.db.engine import transaction
 
 KEPT_SECONDS = 5.0
 """How long a sum is gone on with. What this process lets in is added to it; replicas do not know of each other's."""
+REFUSED_SECONDS = 1.0
+"""How long a refusal is repeated without summing again: who is refused asks again, and a sum reads every blob's row."""
 
 
 @dataclass
@@ -28,6 +30,10 @@ class _Project:
     stored: int = 0
     under_way: int = 0
     until: float = 0.0
+    refused_until: float = 0.0
+
+    def full(self, size: int, limit: int) -> bool:
+        return self.stored + self.under_way + size > limit
 
     def end(self, size: int, kept: int) -> None:
         """An upload of `size` bytes is over, and `kept` of them were stored."""
@@ -72,11 +78,12 @@ class StorageLimits:
             known = self._projects.setdefault(project, _Project())
         with known.lock:
             now = self._clock.monotonic()
-            if now >= known.until or known.stored + known.under_way + size > limit:
+            if now >= known.until or (known.full(size, limit) and now >= known.refused_until):
                 # Also before it is refused: what an attempt gave up is room again.
                 with transaction(self._engine) as conn:
                     known.stored, known.until = store.stored(conn, project), now + KEPT_SECONDS
-            if known.stored + known.under_way + size > limit:
+                known.refused_until = now + REFUSED_SECONDS if known.full(size, limit) else 0.0
+            if known.full(size, limit):
                 raise StorageQuotaExceeded(project, limit, known.stored + known.under_way, size)
             known.under_way += size
         return known
