@@ -108,3 +108,18 @@ def test_a_retry_waits_for_the_lease_that_still_runs():
 @pytest.mark.parametrize("failure", [f for f in FailureClass if not RULES[f].retry])
 def test_what_cannot_get_better_is_not_retried(failure):
     assert _decide(failure) == Over("NOT_RETRIED")
+
+
+def test_why_an_attempt_ended_is_not_told_of_the_next_one():
+    graph = graph_of(set(), max_attempts=3, size=1)
+    graph.lease("a", "n1", T0)
+    graph.lose("a", 1, T0, reason="DRAIN_DEADLINE_PASSED", message="the node is being emptied", lease_until=None)
+    step = graph.steps["a"]
+    assert (step.state, step.reason) == ("RETRYING", "DRAIN_DEADLINE_PASSED")
+    assert graph.retry_due("a", T0 + timedelta(hours=1))
+    graph.lease("a", "n2", T0)
+    assert (graph.steps["a"].reason, graph.steps["a"].message) == ("", "")
+    assert graph.attempts["a", 1].reason == "DRAIN_DEADLINE_PASSED"
+    graph.cancel(T0)
+    graph.finish("a", 2, Result(AttemptState.CANCELED, FailureClass.CANCELED), T0)
+    assert (graph.steps["a"].reason, graph.steps["a"].message) == ("CANCELED", "")

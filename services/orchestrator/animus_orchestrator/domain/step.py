@@ -74,8 +74,8 @@ def make_ready(step: Step, now: datetime) -> Step:
 
 
 def lease(step: Step) -> Step:
-    """READY → LEASED under the next epoch."""
-    return replace(step, state=StepState.LEASED, current_attempt=step.current_attempt + 1)
+    """READY → LEASED under the next epoch. Why the attempt before it ended is that attempt's to tell."""
+    return replace(step, state=StepState.LEASED, current_attempt=step.current_attempt + 1, reason="", message="")
 
 
 def follow(step: Step, before: Attempt, after: Attempt) -> Step:
@@ -97,7 +97,7 @@ def succeed(step: Step, outputs: tuple[Output, ...], now: datetime) -> Step:
 
 
 def finish_canceled(step: Step, now: datetime) -> Step:
-    return replace(step, state=StepState.CANCELED, reason="CANCELED", end_time=now, not_before=None)
+    return replace(step, state=StepState.CANCELED, reason="CANCELED", message="", end_time=now, not_before=None)
 
 
 def skip(step: Step, because: str, now: datetime) -> Step:
