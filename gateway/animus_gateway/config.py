@@ -75,6 +75,8 @@ def _listener(settings: Settings, services: list[Service], names: list[str]) -> 
     return {
         "name": "public",
         "address": socket_address(*address(settings.listen)),
+        # Else a second gateway on the same port gets every other connection, and nobody is told.
+        "enable_reuse_port": False,
         "per_connection_buffer_limit_bytes": 1048576,
         "filter_chains": [
             {

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 
 import grpc
 import pytest
@@ -269,3 +270,12 @@ def test_new_issuer_keys_are_taken_without_a_restart(gateway):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert gateway.call("GET", f"{PROJECTS}/a")[0] == 200
+
+
+def test_no_second_gateway_gets_a_part_of_the_connections(gateway):
+    """SO_REUSEPORT would let it listen on the same port, and the kernel share the clients out among both."""
+    with socket.socket() as second:
+        second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        with pytest.raises(OSError, match="in use"):
+            second.bind(("127.0.0.1", gateway.port))
+            second.listen()

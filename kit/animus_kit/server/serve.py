@@ -49,6 +49,9 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     # Peers are known by certificate; gRPC's own bandwidth probes count as pings, and cut idle connections otherwise.
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.max_receive_message_length", 8 * 1024 * 1024),
+    # As much as the gateway takes in headers: what it lets through is answered by us, and not by gRPC.
+    ("grpc.max_metadata_size", 64 * 1024),
+    ("grpc.absolute_max_metadata_size", 80 * 1024),
     # Two processes must not share a port by accident.
     ("grpc.so_reuseport", 0),
 )
