@@ -6,6 +6,7 @@ import errno
 import functools
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -136,6 +137,10 @@ def handled() -> Iterator[None]:
             error.request_id,
         )
         raise typer.Exit(exits.BY_CODE.get(error.code, exits.ERROR)) from None
+    except BrokenPipeError:
+        # Whoever read it has seen enough. What Python would flush at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(exits.OK) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _tell(f"{where}{error.strerror or error}", errno.errorcode.get(error.errno or 0, type(error).__name__), "", "")

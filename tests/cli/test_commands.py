@@ -145,6 +145,18 @@ def test_errors_of_this_side(capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.exit_code == exits.ERROR and "next: git lfs" in capsys.readouterr().err
 
 
+def test_a_reader_who_has_seen_enough_is_no_error() -> None:
+    script = (
+        "from animus_cli import base\nwith base.handled():\n    for _ in range(10000): print('x' * 100, flush=True)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 0
+
+
 def test_a_machine_that_lacks_something_is_status_3(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requirements, "missing", lambda: ["missing: runc (apt-get install runc)"])
     done = run("up", "--detach")
@@ -213,6 +225,7 @@ def test_an_offline_authority(run: Any, tmp_path: Path) -> None:
 
 def test_the_stack_lives_in_one_folder(run: Any, tmp_path: Path) -> None:
     assert run("down").exit_code == 0, "nothing runs, nothing to end"
+    assert "there is no stack" in run("down", "--dir", "nowhere").stdout
     done = run("status")
     assert done.exit_code == exits.UNAVAILABLE and "NO_STACK" in done.stderr
     assert not (tmp_path / "stack").exists(), "looking changes nothing"

@@ -140,6 +140,12 @@ def test_a_run_that_fails_is_status_6(animus: Any, applied: dict[str, Path]) -> 
     assert ok(animus("run", "logs", "f1", "--step", "fail", output="table")) == "no\n"
 
 
+def test_logs_are_followed_from_before_the_step_begins(animus: Any, applied: dict[str, Path]) -> None:
+    ok(animus("run", "submit", "--pipeline", "bad", "--run-id", "early"))
+    assert ok(animus("run", "logs", "early", "--step", "fail", "--follow", output="table")) == "no\n"
+    assert reason(animus("run", "logs", "early", "--step", "nowhere", "--follow")) == (5, "STEP_NOT_FOUND")
+
+
 def test_a_run_is_canceled(animus: Any, applied: dict[str, Path]) -> None:
     ok(animus("run", "submit", "--pipeline", "slow", "--run-id", "c1"))
     ok(animus("run", "cancel", "c1"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -241,20 +242,45 @@ def logs(
             if len(steps) != 1:
                 raise Stop(exits.USAGE, "which step? --step " + "|".join(s.name.rpartition("/")[2] for s in steps))
             step = steps[0].name.rpartition("/")[2]
-        if not attempt:
+        if attempt:
+            wanted: Iterator[int] = iter([attempt])
+        elif follow:
+            wanted = _attempts(it, name, step)
+        else:
             found = it.call(it.runs_api.GetStep, run_pb2.GetStepRequest(name=f"{name}/steps/{step}"))
-            attempt = found.current_attempt
-            if not attempt:
-                raise Stop(exits.NOT_FOUND, f"{found.name} has not started yet", "NO_ATTEMPT")
-        for message in it.runs.logs(f"{name}/steps/{step}/attempts/{attempt}", follow):
-            if message.truncated:
-                say(f"[bytes are missing before {message.offset_bytes}]")
-            if wants_json():
-                stream = run_stream_pb2.ReadLogsResponse.Stream.Name(message.stream)
-                text = message.data.decode("utf-8", "replace")
-                print(json.dumps({"offset": message.offset_bytes, "stream": stream, "text": text}), flush=True)
-            elif message.data:
-                _write(message.data, raw)
+            wanted = iter([found.current_attempt] if found.current_attempt else [])
+        number = 0
+        for before, number in enumerate(wanted):
+            if before:
+                say(f"[attempt {number}]")
+            for message in it.runs.logs(f"{name}/steps/{step}/attempts/{number}", follow):
+                if message.truncated:
+                    say(f"[bytes are missing before {message.offset_bytes}]")
+                if wants_json():
+                    stream = run_stream_pb2.ReadLogsResponse.Stream.Name(message.stream)
+                    text = message.data.decode("utf-8", "replace")
+                    print(json.dumps({"offset": message.offset_bytes, "stream": stream, "text": text}), flush=True)
+                elif message.data:
+                    _write(message.data, raw)
+        if not number:
+            state = "ended without an attempt" if follow else "has not started yet"
+            raise Stop(exits.NOT_FOUND, f"{name}/steps/{step} {state}", "NO_ATTEMPT")
+
+
+def _attempts(it: Any, run: str, step: str) -> Iterator[int]:
+    """The number of the step's newest attempt, once there is one, and of each that follows while it is read."""
+    from animus.orchestrator.v1 import run_pb2
+
+    told = 0
+    name = f"{run}/steps/{step}"
+    it.call(it.runs_api.GetStep, run_pb2.GetStepRequest(name=name))  # which may not exist
+    for message in it.runs.watch(run):
+        for found in message.steps:
+            if found.name == name and found.current_attempt > told:
+                told = found.current_attempt
+                yield told
+            if found.name == name and found.end_time.seconds:
+                return
 
 
 def _write(data: bytes, raw: bool) -> None:

@@ -65,9 +65,11 @@ def up(
 def down(dir: Dir = _NONE) -> None:
     """End every process of the stack, and what its agent's containers left. The data stays."""
     layout, stack = _stack(dir)
+    made = layout.root.is_dir()
     with _explained():
         stack.down(layout, say)
-    answer({"dir": str(layout.root)}, lambda: print(f"stopped; the data stays in {layout.root}"))
+    ended = f"stopped; the data stays in {layout.root}" if made else f"there is no stack in {layout.root}"
+    answer({"dir": str(layout.root)}, lambda: print(ended))
 
 
 def status(dir: Dir = _NONE) -> None:
@@ -94,6 +96,8 @@ def restart(
 ) -> None:
     """End one process and start it again."""
     layout, stack = _made(dir)
+    if all(state.pid is None for state in stack.status(layout)):
+        raise Stop(exits.UNAVAILABLE, f"the stack in {layout.root} is down", "STACK_DOWN", "animus up --detach")
     with _explained():
         stack.restart(layout, name, kill=kill)
     answer({"process": name}, lambda: print(f"{name} is back"))
