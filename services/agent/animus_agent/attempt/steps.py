@@ -200,9 +200,13 @@ def execute(attempt: Attempt, between: Callable[[str], None] = lambda name: None
 def clean_up(attempt: Attempt) -> None:
     """Removes the container and its volume; off the path, after the report. The folder stays until it is forgotten."""
     marks = attempt.directory.read("sandbox")
-    if marks:
-        attempt.ports.driver.destroy(Handle.from_json(marks["handle"]))
-        attempt.ports.quota.give_back(marks["volume"])
+    # Without a mark, what this process had taken before its preparation failed: nobody else knows of it.
+    handle = Handle.from_json(marks["handle"]) if marks else attempt.handle
+    volume = marks["volume"] if marks else attempt.volume_name
+    if handle is not None:
+        attempt.ports.driver.destroy(handle)
+    if volume:
+        attempt.ports.quota.give_back(volume)
     layer.remove(attempt.directory.path)
     attempt.ports.gpus.release(attempt.name)
 

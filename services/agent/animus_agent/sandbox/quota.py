@@ -18,10 +18,11 @@ import struct
 import subprocess
 import threading
 from collections import defaultdict, deque
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from animus_agent.errors import SandboxUnavailable
+from animus_agent.errors import AgentError, SandboxUnavailable
 from animus_agent.files import check, libc, opened
 
 MIN_BYTES = 8 << 20
@@ -58,11 +59,10 @@ class LoopVolumes:
         size_bytes = max(size_bytes, MIN_BYTES)
         image, mount = self._image(name), self._directory / name
         mount.mkdir(mode=0o711, exist_ok=True)
-        fd = _clone(self._template(size_bytes), image)
-        try:
+        template = self._template(size_bytes)
+        with opened(image, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as fd:
+            _clone(template, fd)
             _mount_image(fd, mount)
-        finally:
-            os.close(fd)
         return Volume(mount, size_bytes)
 
     def remove(self, name: str) -> None:
@@ -204,7 +204,13 @@ class QuotaPool:
         with self._wake:
             self._counter += 1
             name = f"v{self._counter}"
-        return name, self._volumes.create(name, size_bytes)
+        try:
+            return name, self._volumes.create(name, size_bytes)
+        except BaseException:
+            # Nobody was told its name, and the next try has another.
+            with suppress(OSError):
+                self._volumes.remove(name)
+            raise
 
     def _work(self) -> None:
         while True:
@@ -222,7 +228,7 @@ class QuotaPool:
                     made = self._make(job)
                     with self._wake:
                         self._ready[job].append(made)
-            except OSError:
+            except (OSError, AgentError):
                 # `take` will meet the same error and tell it; a volume that cannot go now goes at the next start.
                 with self._wake:
                     self._wake.wait(timeout=1.0)
@@ -273,9 +279,8 @@ def _mkfs(image: Path) -> None:
         raise SandboxUnavailable(f"mkfs.ext4: {result.stderr.strip()[:500]}", "QUOTA_UNAVAILABLE")
 
 
-def _clone(template: Path, image: Path) -> int:
-    """Copies only what holds data, so that the copy is as sparse. Returns the copy, open."""
-    target = os.open(image, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+def _clone(template: Path, target: int) -> None:
+    """Copies only what holds data, so that the copy is as sparse."""
     with opened(template, os.O_RDONLY) as source:
         size = os.fstat(source).st_size
         os.ftruncate(target, size)
@@ -288,7 +293,6 @@ def _clone(template: Path, image: Path) -> int:
             position = os.lseek(source, start, os.SEEK_HOLE)
             while start < position:
                 start += os.copy_file_range(source, target, position - start, start, start)
-    return target
 
 
 def _mount_image(fd: int, mount: Path) -> None:
