@@ -10,8 +10,8 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from animus.agent.v1 import dispatch_pb2 as pb
@@ -27,9 +27,6 @@ from animus_agent.reporter import SpoolReporter, State
 from animus_agent.spool import Spool
 from animus_kit import retry
 from animus_kit.clock import Clock
-from animus_kit.documents import dsse
-from animus_kit.documents.contract import Contract
-from animus_kit.documents.errors import DocumentError
 from animus_kit.log import get_logger
 
 log = get_logger(__name__)
@@ -56,6 +53,15 @@ class Held:
     ended: bool = False
     forget: bool = False
     thread: threading.Thread | None = None
+
+
+@contextmanager
+def _going_on(error: str, **about: str) -> Iterator[None]:
+    """Whatever is wrong with one attempt keeps neither the others nor the agent from starting."""
+    try:
+        yield
+    except Exception:
+        log.exception(error, **about)
 
 
 class Holdings:
@@ -201,10 +207,8 @@ class Holdings:
     def abandon(self) -> None:
         """This node is revoked: nothing it holds is its own any more."""
         for name in list(self._held):
-            try:
+            with _going_on("an attempt could not be given up", attempt=name):
                 self.stale(name)
-            except Exception:
-                log.exception("an attempt could not be given up", attempt=name)
 
     def fence(self) -> None:
         """Has everything stand still that could not be renewed in time: before the server may give the step to another
@@ -234,41 +238,44 @@ class Holdings:
         Containers and volumes that belong to no attempt are removed.
         """
         open_attempts = self._spool.open_attempts()
-        known: set[str] = set()
-        volumes: set[str] = set()
         for path in sorted(self._parts.attempts_dir.iterdir()):
-            directory = AttemptDirectory(path)
-            try:
-                name, contract, grant, boot = directory.load()
-            except (ValueError, OSError):
-                directory.remove()
-                continue
-            if name not in open_attempts:
-                # Forgotten while its folder was being removed, or never remembered: nothing was created yet.
-                directory.remove()
-                continue
-            known.add(directory.id)
-            marks = directory.read("sandbox")
-            if marks:
-                volumes.add(marks["volume"])
-            # On the monotonic clock, which another boot started anew.
-            deadline = directory.read("lease").get("deadline", 0.0)
-            reporter = self._reporter(name)
-            with self._lock:
-                held = self._hold(name, directory, contract, grant, deadline, reporter)
-                held.ended = open_attempts.pop(name)
-                held.state = self._last_state(name) if held.ended else State.STATE_PREPARING
-                held.attempt.rebooted = boot != boot_id()
-            self._parts.had.add(directory.id)
-            # Its container may run: before anything else could ask for its devices.
-            self._parts.gpus.adopt(name, held.gpu_uuids)
-            log.info("attempt adopted", attempt=name, ended=held.ended)
+            # What cannot be adopted is not listed, and so it is lost; its container is removed below.
+            with _going_on("an attempt could not be adopted", folder=path.name):
+                self._adopt(AttemptDirectory(path), open_attempts)
         for name, ended in open_attempts.items():
-            self._without_folder(name, ended)
-        for orphan in self._parts.driver.ids() - known:
+            with _going_on("an attempt without a folder could not be told", attempt=name):
+                self._without_folder(name, ended)
+        adopted = [held.attempt for held in self._held.values()]
+        for orphan in self._parts.driver.ids() - {attempt.directory.id for attempt in adopted}:
             log.warning("orphan removed", container=orphan)
-            self._parts.driver.remove(orphan)
-        self._parts.quota.start(volumes)
+            with _going_on("an orphan could not be removed", container=orphan):
+                self._parts.driver.remove(orphan)
+        self._parts.quota.start({attempt.volume_name for attempt in adopted})
+
+    def _adopt(self, directory: AttemptDirectory, open_attempts: dict[str, bool]) -> None:
+        """Takes one folder over, and its attempt out of `open_attempts`."""
+        try:
+            name, contract, grant, boot = directory.load()
+        except (ValueError, OSError):
+            return directory.remove()
+        if name not in open_attempts:
+            # Forgotten while its folder was being removed, or never remembered: nothing was created yet.
+            return directory.remove()
+        ended = open_attempts.pop(name)
+        volume = directory.read("sandbox").get("volume", "")
+        # On the monotonic clock, which another boot started anew.
+        deadline = directory.read("lease").get("deadline", 0.0)
+        reporter = self._reporter(name)
+        with self._lock:
+            held = self._hold(name, directory, contract, grant, deadline, reporter)
+            held.ended = ended
+            held.state = self._last_state(name) if held.ended else State.STATE_PREPARING
+            held.attempt.rebooted = boot != boot_id()
+            held.attempt.volume_name = volume
+        # Its container may run: before anything else could ask for its devices.
+        self._parts.gpus.adopt(name, held.gpu_uuids)
+        self._parts.had.add(directory.id)
+        log.info("attempt adopted", attempt=name, ended=held.ended)
 
     def resume(self) -> None:
         """Starts the threads of what was adopted. Leases went on without us: what has none begins nothing."""
@@ -282,7 +289,8 @@ class Holdings:
                 prepare.hold_contents(held.attempt)
         for held in adopted:
             if held.ended:
-                steps.clean_up(held.attempt)
+                with _going_on("an attempt could not be cleaned up", attempt=held.attempt.name):
+                    steps.clean_up(held.attempt)
             else:
                 self._launch(held)
 
@@ -301,7 +309,7 @@ class Holdings:
     ) -> Held:  # fmt: skip
         # Its ports come with its thread: what was adopted waits for the canaries.
         attempt = Attempt(name, directory, contract, grant, None)  # type: ignore[arg-type]
-        held = Held(attempt, reporter, State.STATE_PREPARING, deadline, *_size(contract))
+        held = Held(attempt, reporter, State.STATE_PREPARING, deadline, *prepare.reserved(contract))
         self._held[name] = held
         return held
 
@@ -330,10 +338,8 @@ class Holdings:
         reason = attempt.failure.reason if attempt.failure else "SUCCEEDED"
         log.info("attempt ended", attempt=attempt.name, milliseconds=took,
                  reason="ABANDONED" if attempt.abandoned else reason)  # fmt: skip
-        try:
+        with _going_on("an attempt could not be cleaned up", attempt=attempt.name):
             steps.clean_up(attempt)
-        except Exception:
-            log.exception("an attempt could not be cleaned up", attempt=attempt.name)
         if held.forget:
             self._forget(attempt.name)
 
@@ -389,12 +395,3 @@ class Holdings:
         """Of an attempt that has ended; once its result was acknowledged the row is gone, and any end will do."""
         body = self._spool.result_of(name)
         return pb.SpoolEvent.FromString(body).result.state if body else State.STATE_FAILED
-
-
-def _size(contract: bytes) -> tuple[int, int, tuple[str, ...]]:
-    """What a contract reserves; an unreadable one reserves nothing and is refused by the first step."""
-    try:
-        order = Contract.from_bytes(dsse.open_unverified(contract, Contract.NOUN)[0])
-    except DocumentError:
-        return 0, 0, ()
-    return order.resources.cpu_millis, order.resources.memory_bytes, order.gpu_uuids or ()

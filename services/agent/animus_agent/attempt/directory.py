@@ -61,11 +61,16 @@ class AttemptDirectory:
         return document["attempt"], contract, grant, document["boot_id"]
 
     def read(self, name: str) -> dict[str, Any]:
-        """A mark; {} when it was not made."""
+        """A mark; {} when it was not made. Raises ValueError for one that is not whole."""
         try:
             return json.loads((self.path / f"{name}.json").read_bytes())
         except FileNotFoundError:
             return {}
+        except ValueError:
+            # Most are not flushed. A power cut leaves some empty, and has ended all that they speak of.
+            if name != "attempt" and self.load()[3] != boot_id():
+                return {}
+            raise
 
     def mark(self, name: str, durable: bool = False, **fields: Any) -> None:
         write_atomic(self.path / f"{name}.json", json.dumps(fields).encode(), durable=durable)

@@ -120,7 +120,8 @@ def report(attempt: Attempt) -> None:
         running.end(attempt)
     _let_go_of_devices(attempt)
     if attempt.failure is not None and attempt.contract is not None:
-        with suppress(AgentError, DocumentError, OSError):
+        # A failure is told without one rather than not: what it is made of may be torn, after a power cut.
+        with suppress(AgentError, DocumentError, OSError, ValueError):
             attempt.sandbox_report = evidence.sandbox_report(attempt)
     collected = attempt.collected
     log_size = attempt.ports.reporter.log_cursor().text
