@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,12 +16,14 @@ from animus_agent.attempt import directory as attempt_directory
 from animus_agent.attempt import fence
 from animus_agent.attempt.directory import AttemptDirectory, identifier
 from animus_agent.attempt.failure import CANCELED
+from animus_agent.disk import Disk
 from animus_agent.errors import SpoolUnavailable
 from animus_agent.loop import Agent
 from animus_agent.session import Session
 from animus_agent.spool import Spool
-from animus_agent.testing import World
+from animus_agent.testing import PLATFORM, World
 from animus_kit.clock import SystemClock
+from animus_kit.digest import hex_of
 from animus_kit.ids import RandomIds
 from tests.agent.control import until
 from tests.agent.test_replay import Process
@@ -240,4 +243,50 @@ def test_a_container_that_stands_still_without_a_mark_goes_on(one: Process, fake
     assert not one.parts.driver.paused(attempt.handle)
     assert AttemptDirectory(one.parts.attempts_dir / identifier(name)).read(fence.MARK)
     one.holdings.abandon()
+    one.stop()
+
+
+def test_a_full_disk_gets_back_what_nobody_holds(
+    one: Process, fake_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a fetch nothing else evicts, and without room no attempt comes that would fetch."""
+    trees, images, blobs = one.parts.trees, one.parts.images, fake_world.blobs
+    state = one.settings.agent_state_dir
+    held, *unused = (blobs.put_tree({"f": bytes([n]) * (1 << 20)}) for n in range(3))
+    for digest in (held, *unused):
+        trees.get(digest, 0, "dataset", blobs)
+    images.get(fake_world.image, PLATFORM, blobs)
+    (state / "trees" / ".part-0-0").mkdir()
+
+    def disk(folder: Path) -> SimpleNamespace:
+        kept = len(list((state / "trees").glob("[!.]*")))
+        return SimpleNamespace(f_bavail=(3 - kept) << 20, f_frsize=1, f_files=0, f_favail=0)
+
+    monkeypatch.setattr("animus_agent.disk.os.statvfs", disk)
+    monkeypatch.setattr("animus_agent.disk.MIN_FREE_BYTES", 1 << 20)
+    monkeypatch.setattr("animus_agent.disk.WANTED_FREE_BYTES", 2 << 20)
+    with trees.holding(held, 0):
+        assert one.holdings.room() == pb.Room()
+        until(lambda: one.holdings.room().attempts == 8, "that there is room")
+        until(lambda: not one.holdings._disk._evicting.locked(), "that it is done")
+    assert [path.name for path in (state / "trees").iterdir()] == [f"{hex_of(held)}-0"]
+    # Enough was free before it came to them.
+    assert images.digests() == [fake_world.image]
+    one.stop()
+
+
+def test_who_asks_for_the_room_waits_for_no_eviction(one: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    evicting, go_on, told = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow:
+        def evict(self, *_: object) -> None:
+            evicting.set()
+            assert go_on.wait(20)
+
+    full = Disk(one.parts.attempts_dir, [Slow()], told.set)
+    monkeypatch.setattr("animus_agent.disk.MIN_FREE_BYTES", 1 << 62)
+    assert full.is_full() and evicting.wait(10) and full.is_full()
+    monkeypatch.setattr("animus_agent.disk.MIN_FREE_BYTES", 0)
+    go_on.set()
+    assert told.wait(10)
     one.stop()

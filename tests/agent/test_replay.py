@@ -203,7 +203,7 @@ def test_no_room_is_stated_where_the_disk_is_full(
 ) -> None:
     one = life()
     assert one.holdings.room().attempts == 8
-    monkeypatch.setattr("animus_agent.held.MIN_FREE_BYTES", 1 << 62)
+    monkeypatch.setattr("animus_agent.disk.MIN_FREE_BYTES", 1 << 62)
     assert one.holdings.room() == pb.Room()
     one.stop()
 

@@ -7,7 +7,6 @@ here may be repeated, doubled or late.
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from animus_agent.attempt.attempt import Attempt
 from animus_agent.attempt.directory import AttemptDirectory, identifier
 from animus_agent.attempt.failure import CANCELED, LEASE_EXPIRED, PREEMPTED, REBOOTED, STALE
 from animus_agent.attempt.ports import Ports, Result
+from animus_agent.disk import Disk
 from animus_agent.errors import SpoolUnavailable
 from animus_agent.files import boot_id
 from animus_agent.node import NodeParts
@@ -33,8 +33,6 @@ log = get_logger(__name__)
 
 # The control plane may be away for so long, and whatever waits for it then goes on.
 FENCED_LIMIT_SECONDS = 24 * 3600.0
-MIN_FREE_BYTES = 64 << 20
-MIN_FREE_FILES = 1000
 
 Intent = pb.AttemptDirective.Intent
 
@@ -92,7 +90,7 @@ class Holdings:
         self._lock = threading.RLock()
         self._held: dict[str, Held] = {}
         self.draining = False
-        self._told_full = False
+        self._disk = Disk(parts.attempts_dir, (parts.trees, parts.images), changed)
 
     # What we say.
 
@@ -103,7 +101,7 @@ class Holdings:
     def room(self) -> pb.Room:
         """Nothing while draining; an attempt that ended holds no room."""
         with self._lock:
-            if self.draining or self._disk_is_full():
+            if self.draining or self._disk.is_full():
                 return pb.Room()
             live = [held for held in self._held.values() if not held.ended]
             node = self._parts.node
@@ -113,17 +111,6 @@ class Holdings:
                 memory_bytes=max(0, node.memory_bytes - sum(held.memory_bytes for held in live)),
                 gpu_uuids=self._free_gpus(live),
             )
-
-    def _disk_is_full(self) -> bool:
-        """Room for what the attempts that are here have to tell, rather than for more of them."""
-        state = os.statvfs(self._parts.attempts_dir)
-        full = state.f_bavail * state.f_frsize < MIN_FREE_BYTES or (
-            state.f_files > 0 and state.f_favail < MIN_FREE_FILES
-        )
-        if full and not self._told_full:
-            log.error("the disk of the state folder is full; no work is taken", folder=str(self._parts.attempts_dir))
-        self._told_full = full
-        return full
 
     def _free_gpus(self, live: list[Held]) -> list[str]:
         """Of those that were announced: one that came back meanwhile is told with the next start. And not those of an

@@ -98,16 +98,19 @@ class TreeCache:
             self._drop(tree.path.parent.name)
         return good
 
-    def evict(self, most: int | None = None) -> None:
-        """Removes the least recently used of what nobody holds, until no more than `most` bytes (else `max_bytes`) stay."""
+    def evict(self, most: int | None = None, enough: Callable[[], bool] = lambda: False) -> None:
+        """Removes the least recently used of what nobody holds, until no more than `most` bytes (else `max_bytes`) stay, or
+        it is enough. With `most` 0 also what was fetched in part."""
         most = self._max_bytes if most is None else most
         with self._evicting:
+            if most == 0:
+                self._remove_parts()
             homes = [p for p in self._directory.iterdir() if not p.name.startswith(".")]
             homes.sort(key=lambda p: p.stat().st_mtime)
             sizes = {home.name: int((home / "bytes").read_text()) for home in homes}
             total = sum(sizes.values())
             for name, size in sizes.items():
-                if total <= most:
+                if total <= most or enough():
                     return
                 with self._lock:
                     if self._held[name]:
@@ -117,6 +120,14 @@ class TreeCache:
                 if gone is not None:
                     remove_tree(gone)
                 total -= size
+
+    def _remove_parts(self) -> None:
+        """What an attempt that gave up had fetched: nobody may ever ask for it again."""
+        for part in self._directory.glob(".part-*"):
+            with self._lock:
+                gone = None if self._held[part.name.removeprefix(".part-")] else self._set_aside(part.name)
+            if gone is not None:
+                remove_tree(gone)
 
     def _drop(self, name: str) -> None:
         """Only a tree that failed verification is dropped while in use, and its attempt ends TAINTED: a container that

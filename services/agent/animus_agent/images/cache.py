@@ -149,16 +149,16 @@ class ImageCache:
         homes = [p for p in self._directory.iterdir() if not p.name.startswith(".")]
         return [f"sha256:{p.name}" for p in sorted(homes, key=lambda p: p.stat().st_mtime)]
 
-    def evict(self, most: int | None = None) -> int:
-        """Removes the least recently used of what nobody holds, until no more than `most` bytes (else `max_bytes`) stay.
-        Returns the bytes removed."""
+    def evict(self, most: int | None = None, enough: Callable[[], bool] = lambda: False) -> int:
+        """Removes the least recently used of what nobody holds, until no more than `most` bytes (else `max_bytes`) stay, or
+        it is enough. Returns the bytes removed."""
         most = self._max_bytes if most is None else most
         removed = 0
         with self._evicting:
             sizes = {d: self._bytes(d) for d in self.digests()}
             total = sum(sizes.values())
             for digest, size in sizes.items():
-                if total <= most:
+                if total <= most or enough():
                     break
                 with self._lock:
                     if self._held[digest]:
