@@ -199,6 +199,43 @@ def test_a_full_disk_costs_inputs_that_nobody_uses_too(small_disk: Path, blobs: 
     assert [p.name for p in (small_disk / "trees").iterdir()] == [f"{hex_of(two)}-0"]
 
 
+def test_a_tree_that_is_kept_costs_the_same_however_many_there_are(
+    tmp_path: Path, blobs: MemoryBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, *others = (blobs.put_tree({"a": bytes([n]) * 10_000}) for n in range(3))
+    before = TreeCache(tmp_path / "trees")
+    before.get(one, 0, "dataset", blobs)
+    oldest = tmp_path / "trees" / f"{hex_of(one)}-0"
+    # As a power cut leaves it.
+    (oldest / "bytes").write_bytes(b"")
+    os.utime(oldest, (0, 0))
+    trees = TreeCache(tmp_path / "trees")
+    looked: list[Path] = []
+    glob = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: looked.append(self) or glob(self, pattern))
+    monkeypatch.setattr(Path, "iterdir", lambda self: looked.append(self) or glob(self, "*"))
+    for digest in others:
+        trees.get(digest, 0, "dataset", blobs)
+    assert looked == []
+    trees._max_bytes = trees._bytes
+    last = blobs.put_tree({"a": b"x"})
+    trees.get(last, 0, "dataset", blobs)
+    # Over the bound; what the process before had made counts too.
+    assert looked == [tmp_path / "trees"]
+    kept = list((tmp_path / "trees").iterdir())
+    assert {path.name for path in kept} == {f"{hex_of(digest)}-0" for digest in (*others, last)}
+    assert trees._bytes == sum(int((home / "bytes").read_text()) for home in kept)
+
+
+def test_what_nobody_holds_any_more_is_not_counted(tmp_path: Path, cache: ImageCache, blobs: MemoryBlobs) -> None:
+    trees, digest = TreeCache(tmp_path / "trees"), sha256(b"")
+    with cache.holding(digest), trees.holding(digest, 0):
+        with cache.holding(digest), trees.holding(digest, 0):
+            pass
+        assert cache._held and trees._held
+    assert not cache._held and not trees._held
+
+
 def test_an_image_larger_than_the_disk_is_the_nodes_trouble(small_disk: Path, blobs: MemoryBlobs) -> None:
     cache = ImageCache(small_disk / "images")
     with pytest.raises(NodeDiskFull) as full:

@@ -57,6 +57,11 @@ class TreeCache:
         directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         for left in directory.glob(".gone-*"):
             remove_tree(left)
+        # Looked at once: for every small output that is kept, a folder of many thousand trees is too much to look at.
+        self._sizes: dict[str, int] = {}
+        self._bytes = 0
+        for home in directory.glob("[!.]*"):
+            self._count(home)
 
     @contextmanager
     def holding(self, digest: str, epoch: int) -> Iterator[None]:
@@ -69,6 +74,8 @@ class TreeCache:
         finally:
             with self._lock:
                 self._held[key] -= 1
+                if not self._held[key]:
+                    del self._held[key]
 
     def get(
         self, digest: str, epoch: int, profile: str, source: BlobSource, check: Callable[[], None] = lambda: None
@@ -102,24 +109,21 @@ class TreeCache:
         """Removes the least recently used of what nobody holds, until no more than `most` bytes (else `max_bytes`) stay, or
         it is enough. With `most` 0 also what was fetched in part."""
         most = self._max_bytes if most is None else most
+        if self._bytes <= most and most > 0:
+            return
         with self._evicting:
             if most == 0:
                 self._remove_parts()
-            homes = [p for p in self._directory.iterdir() if not p.name.startswith(".")]
-            homes.sort(key=lambda p: p.stat().st_mtime)
-            sizes = {home.name: int((home / "bytes").read_text()) for home in homes}
-            total = sum(sizes.values())
-            for name, size in sizes.items():
-                if total <= most or enough():
+            for home in sorted(self._directory.glob("[!.]*"), key=lambda home: home.stat().st_mtime):
+                if self._bytes <= most or enough():
                     return
                 with self._lock:
-                    if self._held[name]:
+                    if self._held[home.name]:
                         continue
                     # Renamed under the lock, so that nobody can find it and use it while it is removed.
-                    gone = self._set_aside(name)
+                    gone = self._set_aside(home.name)
                 if gone is not None:
                     remove_tree(gone)
-                total -= size
 
     def _remove_parts(self) -> None:
         """What an attempt that gave up had fetched: nobody may ever ask for it again."""
@@ -132,12 +136,25 @@ class TreeCache:
     def _drop(self, name: str) -> None:
         """Only a tree that failed verification is dropped while in use, and its attempt ends TAINTED: a container that
         still runs on it sees it through its mount until the files are unlinked."""
-        with self._evicting:
+        with self._evicting, self._lock:
             gone = self._set_aside(name)
         if gone is not None:
             remove_tree(gone)
 
+    def _count(self, home: Path) -> None:
+        """A tree that is there from now on."""
+        try:
+            size = int((home / "bytes").read_text())
+        except (OSError, ValueError):
+            # Torn by a power cut, as its files may be: it is verified before it is used.
+            size = tree_bytes(home)
+        with self._lock:
+            self._bytes += size - self._sizes.get(home.name, 0)
+            self._sizes[home.name] = size
+
     def _set_aside(self, name: str) -> Path | None:
+        """Under the lock."""
+        self._bytes -= self._sizes.pop(name, 0)
         gone = self._directory / f".gone-{secrets.token_hex(8)}"
         try:
             os.rename(self._directory / name, gone)
@@ -196,7 +213,9 @@ class TreeCache:
         if len(entries) >= PARALLEL_FROM_FILES:
             # A small tree that a power cut broke fails its verification and is fetched again; a large one is worth it.
             syncfs(self._directory)
-        os.rename(part, self._directory / _key(digest, epoch))
+        home = self._directory / _key(digest, epoch)
+        os.rename(part, home)
+        self._count(home)
         if len(entries) >= PARALLEL_FROM_FILES:
             fsync_directory(self._directory)
 

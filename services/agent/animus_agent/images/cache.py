@@ -117,6 +117,8 @@ class ImageCache:
         finally:
             with self._lock:
                 self._held[digest] -= 1
+                if not self._held[digest]:
+                    del self._held[digest]
 
     def get(self, digest: str, platform: str, source: BlobSource, check: Callable[[], None] = lambda: None) -> RootFs:
         """The root file system of an image, made if absent; `check` is called now and then and may raise to give up.
