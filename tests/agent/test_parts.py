@@ -111,6 +111,42 @@ def test_a_spool_knows_what_it_gave_out(tmp_path: Path) -> None:
     assert one.spool_id != before
 
 
+def test_the_newest_forgotten_attempts_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also within one boot, which may last for years."""
+    monkeypatch.setattr("animus_agent.spool.REMEMBERED", 3)
+    monkeypatch.setattr("animus_agent.spool.PRUNE_EVERY", 4)
+    one = spool(tmp_path)
+    one.accept("held", b"")
+    # Names tell no order.
+    for name in "hgfedcba":
+        one.accept(name, b"")
+        one.forget(name)
+    assert [name for name in "abcdefgh" if one.knows(name)] == ["a", "b", "c"]
+    assert one.open_attempts() == {"held": False}
+
+
+def test_to_forget_costs_the_same_however_many_were_forgotten(tmp_path: Path) -> None:
+    one, steps = spool(tmp_path), 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    def cost(name: str) -> int:
+        nonlocal steps
+        one.accept(name, b"")
+        steps = 0
+        one._db.set_progress_handler(step, 1)
+        one.forget(name)
+        one._db.set_progress_handler(None, 1)
+        return steps
+
+    few = cost("first")
+    rows = [(f"old-{number}", number) for number in range(2, 2000)]
+    one._db.executemany("insert into attempts (name, boot_id, forgotten) values (?, 'b0', ?)", rows)
+    assert cost("later") < 2 * few
+
+
 def test_attempts_had_are_remembered_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(had, "REMEMBERED", 3)
     one = had.Had(tmp_path / "had")

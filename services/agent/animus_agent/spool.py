@@ -32,12 +32,15 @@ create table if not exists events (
     seq integer primary key autoincrement, attempt text not null, kind text not null, body blob not null
 );
 create index if not exists events_attempt on events (attempt);
+-- forgotten: 0, or the attempt's number among those that were.
+create index if not exists attempts_forgotten on attempts (forgotten);
 """
 
 RESULT = "result"
 LOG = "log"
-# Forgotten attempts are remembered so long, in rows; a doubled assignment comes within minutes.
+# The newest of the forgotten attempts are remembered, so many; a doubled assignment comes within minutes.
 REMEMBERED = 100_000
+PRUNE_EVERY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +218,10 @@ class Spool:
                 "select coalesce(sum(length(body)), 0) from events where attempt = ? and kind = ?", attempt, LOG
             )
             self._db.execute("delete from events where attempt = ?", (attempt,))
-            self._db.execute("update attempts set forgotten = 1, ended = 1 where name = ?", (attempt,))
-            self._db.execute(
-                "delete from attempts where forgotten = 1 and (select count(*) from attempts) > ? and boot_id <> ?",
-                (REMEMBERED, self._boot),
-            )
+            number = self._one("select coalesce(max(forgotten), 0) + 1 from attempts")
+            self._db.execute("update attempts set forgotten = ?, ended = 1 where name = ?", (number, attempt))
+            if number % PRUNE_EVERY == 0:
+                self._db.execute("delete from attempts where forgotten between 1 and ?", (number - REMEMBERED,))
         self._freed(freed)
 
     def _freed(self, size: int) -> None:
