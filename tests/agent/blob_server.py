@@ -15,12 +15,15 @@ from animus_kit.documents.contract import Grant, open_grant
 
 
 class Blobs(agent_blob_pb2_grpc.AgentBlobServiceServicer):
-    """AgentBlobService over MemoryBlobs. `cut` makes the next stream break after that many bytes."""
+    """AgentBlobService over MemoryBlobs. `cut` makes the next stream break after that many bytes, `cut_each` each write after
+    its first message; `refuse` is what the next seals are answered with."""
 
     def __init__(self, blobs: MemoryBlobs, keys: Callable[[], list]) -> None:
         self._blobs, self._keys = blobs, keys
         self._partial: dict[str, bytes] = {}
         self.cut: int | None = None
+        self.cut_each = False
+        self.refuse: list[grpc.StatusCode] = []
         self.offsets: list[int] = []
 
     def _grant(self, envelope: bytes) -> Grant:
@@ -43,6 +46,9 @@ class Blobs(agent_blob_pb2_grpc.AgentBlobServiceServicer):
         self._grant(first.grant)
         self.offsets.append(first.offset_bytes)
         data = self._partial.get(first.digest, b"")[: first.offset_bytes] + first.data
+        if self.cut_each and len(data) < first.size_bytes:
+            self._partial[first.digest] = data
+            context.abort(grpc.StatusCode.CANCELLED, "cut")
         for message in requests:
             data += message.data
             if self.cut is not None and len(data) >= self.cut:
@@ -67,5 +73,7 @@ class Blobs(agent_blob_pb2_grpc.AgentBlobServiceServicer):
         return blob_pb.StatBlobResponse(complete=complete, offset_bytes=len(self._partial.get(request.digest, b"")))
 
     def SealManifest(self, request, context):  # type: ignore[no-untyped-def]
+        if self.refuse:
+            context.abort(self.refuse.pop(0), "refused")
         self._blobs.seal(request.digest)
         return blob_pb.SealManifestResponse()

@@ -6,7 +6,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from animus_agent.blobs import GrantedBlobs
+from animus_agent.blobs import TRIES, GrantedBlobs
 from animus_agent.errors import BlobCorrupt, BlobError
 from animus_agent.identity import Identity
 from animus_agent.testing import World
@@ -48,6 +48,28 @@ def test_a_broken_write_asks_how_much_was_kept(control: ControlPlane, blobs: Gra
     blobs.write(sha256(DATA), len(DATA), lambda size, offset: DATA[offset : offset + size])
     assert control.world.blobs.written[sha256(DATA)] == DATA
     assert control.blobs.offsets[-1] >= 1 << 20
+
+
+def test_a_write_that_moves_on_is_tried_again_however_often_it_breaks(
+    control: ControlPlane, blobs: GrantedBlobs
+) -> None:
+    control.blobs.cut_each = True
+    data = DATA * 6
+    blobs.write(sha256(data), len(data), lambda size, offset: data[offset : offset + size])
+    assert control.world.blobs.written[sha256(data)] == data
+    assert len(control.blobs.offsets) == 12 > TRIES
+
+
+def test_an_outage_costs_no_try_of_what_comes_after_it(control: ControlPlane, blobs: GrantedBlobs) -> None:
+    blobs.write(sha256(b"x"), 1, lambda size, offset: b"x")
+    passing = [grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED] * TRIES
+    control.blobs.refuse = [grpc.StatusCode.UNAVAILABLE] * 2 * TRIES + passing[: TRIES - 1]
+    blobs.seal(sha256(b"x"))
+    assert control.world.blobs.sealed == [sha256(b"x")]
+    control.blobs.refuse = passing
+    with pytest.raises(BlobError):
+        blobs.seal(sha256(b"x"))
+    assert len(control.blobs.refuse) == TRIES
 
 
 def test_an_empty_blob(control: ControlPlane, blobs: GrantedBlobs) -> None:

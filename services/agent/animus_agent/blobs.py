@@ -73,7 +73,7 @@ class GrantedBlobs:
 
     def write(self, digest: str, size: int, read: Callable[[int, int], bytes]) -> None:
         tries = self._tries(f"write {digest}")
-        offset = 0
+        offset = most = 0
         while True:
             try:
                 self._stub().WriteBlob(self._messages(digest, size, offset, read))
@@ -87,6 +87,9 @@ class GrantedBlobs:
                 if kept.complete:
                     return
                 offset = kept.offset_bytes
+                if offset > most:
+                    most = offset
+                    tries.start_over()
             except grpc.RpcError as error:
                 tries.failed(error)
 
@@ -135,7 +138,7 @@ class GrantedBlobs:
 
 
 class _Tries:
-    """How often one call failed, and whether it is worth another try."""
+    """How long nobody answered, how often one call failed otherwise, and whether it is worth another try."""
 
     def __init__(
         self,
@@ -152,6 +155,7 @@ class _Tries:
         self.start_over()
 
     def start_over(self) -> None:
+        """There was progress."""
         self._failures = 0
         self._delays = retry.backoff(0.2)
         self._away_since: float | None = None
@@ -160,15 +164,17 @@ class _Tries:
         """Waits before the next try. Raises BlobError, BlobCorrupt when there is to be none."""
         self._give_up()
         remote = from_rpc_error(error)
-        self._failures += 1
-        now = self._monotonic()
-        if not retry.is_transient(error):
+        if retry.is_transient(error):
+            # For an outage the time counts; however often it was tried meanwhile says nothing about what comes after it.
+            now = self._monotonic()
+            if self._away_since is None:
+                self._away_since = now
+            again = now < self._away_since + self._away_seconds
+        else:
             self._away_since = None
-        elif self._away_since is None:
-            self._away_since = now
-        passing = self._away_since is not None or _was_cut(error) or remote.reason in self._passing
-        away = self._away_since is not None and now < self._away_since + self._away_seconds
-        if away or (passing and self._failures < TRIES):
+            self._failures += 1
+            again = self._failures < TRIES and (_was_cut(error) or remote.reason in self._passing)
+        if again:
             self._wait(next(self._delays))
             return
         kind = BlobCorrupt if remote.reason in ("DIGEST_MISMATCH", "SIZE_MISMATCH") else BlobError
