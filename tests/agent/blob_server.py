@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -16,7 +17,8 @@ from animus_kit.documents.contract import Grant, open_grant
 
 class Blobs(agent_blob_pb2_grpc.AgentBlobServiceServicer):
     """AgentBlobService over MemoryBlobs. `cut` makes the next stream break after that many bytes, `cut_each` each write after
-    its first message; `refuse` is what the next seals are answered with."""
+    its first message; `refuse` is what the next seals are answered with. `stall` has the next stream stand still after that
+    many bytes; `stalls` tells of each whether the client ended it."""
 
     def __init__(self, blobs: MemoryBlobs, keys: Callable[[], list]) -> None:
         self._blobs, self._keys = blobs, keys
@@ -24,10 +26,23 @@ class Blobs(agent_blob_pb2_grpc.AgentBlobServiceServicer):
         self.cut: int | None = None
         self.cut_each = False
         self.refuse: list[grpc.StatusCode] = []
+        self.stall: int | None = None
+        self.stalled = lambda: None
+        self.stalls: list[bool] = []
         self.offsets: list[int] = []
 
     def _grant(self, envelope: bytes) -> Grant:
         return open_grant(envelope, self._keys(), "agents/node-1", datetime.now(UTC))
+
+    def _stand_still(self, at: int, context) -> None:  # type: ignore[no-untyped-def]
+        if self.stall is None or at < self.stall:
+            return
+        self.stall = None
+        ended = threading.Event()
+        context.add_callback(ended.set)
+        self.stalled()
+        self.stalls.append(ended.wait(20))
+        context.abort(grpc.StatusCode.INTERNAL, "nobody ended it")
 
     def ReadBlob(self, request, context):  # type: ignore[no-untyped-def]
         self._grant(request.grant)
@@ -39,6 +54,7 @@ class Blobs(agent_blob_pb2_grpc.AgentBlobServiceServicer):
             if self.cut is not None and at >= self.cut:
                 self.cut = None
                 context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
+            self._stand_still(at, context)
             yield blob_pb.ReadBlobResponse(data=data[at : at + 65536])
 
     def WriteBlob(self, requests, context):  # type: ignore[no-untyped-def]
@@ -49,6 +65,7 @@ class Blobs(agent_blob_pb2_grpc.AgentBlobServiceServicer):
         if self.cut_each and len(data) < first.size_bytes:
             self._partial[first.digest] = data
             context.abort(grpc.StatusCode.CANCELLED, "cut")
+        self._stand_still(len(data), context)
         for message in requests:
             data += message.data
             if self.cut is not None and len(data) >= self.cut:

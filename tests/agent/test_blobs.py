@@ -1,11 +1,14 @@
 """Blobs over a link that breaks: reads and writes go on where they stopped."""
 
-from collections.abc import Iterator
+import itertools
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
+from animus_agent.attempt.failure import Abandoned
 from animus_agent.blobs import TRIES, GrantedBlobs
 from animus_agent.errors import BlobCorrupt, BlobError
 from animus_agent.identity import Identity
@@ -14,7 +17,7 @@ from animus_kit.channel import dial
 from animus_kit.clock import SystemClock
 from animus_kit.digest import sha256
 from animus_kit.testing.clock import FakeClock
-from tests.agent.control import DOMAIN, ControlPlane
+from tests.agent.control import DOMAIN, ControlPlane, until
 
 DATA = bytes(range(256)) * 8192
 
@@ -27,13 +30,17 @@ def control(fake_world: World, tmp_path: Path) -> Iterator[ControlPlane]:
 
 
 @pytest.fixture
-def blobs(control: ControlPlane, fake_world: World, tmp_path: Path) -> Iterator[GrantedBlobs]:
+def channel(control: ControlPlane, tmp_path: Path) -> Iterator[grpc.Channel]:
     identity = Identity(tmp_path / "identity", SystemClock(), control.folder / "root.pub")
     identity.enroll(control.enrollment_endpoint, control.token)
     channel = dial(control.blob_endpoint, "catalog", identity.tls(), DOMAIN)
-    _, _, grant = fake_world.order("fake")
-    yield GrantedBlobs(lambda: channel, grant, wait=lambda seconds: None)
+    yield channel
     channel.close()
+
+
+@pytest.fixture
+def blobs(channel: grpc.Channel, fake_world: World) -> GrantedBlobs:
+    return GrantedBlobs(lambda: channel, fake_world.order("fake")[2], wait=lambda seconds: None)
 
 
 def test_a_broken_read_goes_on_at_its_offset(control: ControlPlane, blobs: GrantedBlobs) -> None:
@@ -70,6 +77,58 @@ def test_an_outage_costs_no_try_of_what_comes_after_it(control: ControlPlane, bl
     with pytest.raises(BlobError):
         blobs.seal(sha256(b"x"))
     assert len(control.blobs.refuse) == TRIES
+
+
+def read(blobs: GrantedBlobs, control: ControlPlane) -> None:
+    digest = control.world.blobs.put(DATA)
+    assert b"".join(blobs.open(digest, digest)) == DATA
+
+
+def write(blobs: GrantedBlobs, control: ControlPlane) -> None:
+    """In one message, after which only the answer is waited for."""
+    data = DATA[: 1 << 20]
+    blobs.write(sha256(data), len(data), lambda size, offset: data[offset : offset + size])
+    assert control.world.blobs.written[sha256(data)] == data
+
+
+@pytest.mark.parametrize("move", [read, write])
+def test_a_stream_that_stands_still_is_begun_anew(
+    control: ControlPlane, channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch, move: Callable[..., None]
+) -> None:
+    monkeypatch.setattr("animus_agent.blobs.LOOK_SECONDS", 0.05)
+    # Every look at the clock is ten seconds later.
+    seconds = itertools.count(0.0, 10.0)
+    grant = control.world.order("fake")[2]
+    blobs = GrantedBlobs(lambda: channel, grant, wait=lambda seconds: None, monotonic=lambda: next(seconds))
+    control.blobs.stall = 1 << 20
+    move(blobs, control)
+    assert control.blobs.stalls == [True]
+
+
+@pytest.mark.parametrize("move", [read, write])
+def test_a_cancel_reaches_a_stream_that_stands_still(
+    control: ControlPlane, channel: grpc.Channel, move: Callable[..., None]
+) -> None:
+    canceled = threading.Event()
+
+    def give_up() -> None:
+        if canceled.is_set():
+            raise Abandoned
+
+    blobs = GrantedBlobs(lambda: channel, control.world.order("fake")[2], give_up)
+    control.blobs.stall, control.blobs.stalled = 1 << 20, canceled.set
+    with pytest.raises(Abandoned):
+        move(blobs, control)
+    until(lambda: control.blobs.stalls == [True], "that its stream is ended")
+
+
+def test_the_watchdog_goes_when_nothing_is_read(
+    control: ControlPlane, blobs: GrantedBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("animus_agent.blobs.LOOK_SECONDS", 0.05)
+    for _ in range(2):
+        read(blobs, control)
+        until(lambda: not blobs._watchdog._running, "that it is gone")
 
 
 def test_an_empty_blob(control: ControlPlane, blobs: GrantedBlobs) -> None:

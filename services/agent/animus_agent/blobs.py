@@ -6,8 +6,10 @@ believed: who reads it hashes it (images/, trees.py).
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -26,10 +28,14 @@ AWAY_SECONDS = 24 * 3600.0
 _NOT_YET = frozenset({"OUTSIDE_GRANT"})
 # One chunk of 1 MiB over a slow link; a stream as a whole may take hours.
 UNARY_SECONDS = 60.0
+# For one message of a stream. A catalog whose store hangs goes on answering pings, so that the connection tells nothing.
+IDLE_SECONDS = 120.0
+LOOK_SECONDS = 1.0
 
 
 class GrantedBlobs:
-    """BlobSource and BlobSink of one attempt. `give_up` may raise, and is asked before every chunk and every retry.
+    """BlobSource and BlobSink of one attempt. `give_up` may raise, and is asked before every chunk and every retry, and now
+    and then while a chunk does not come or go.
 
     While nobody answers at all it goes on trying for `away_seconds`: what a step has computed is not thrown away because
     the control plane is being repaired. Whoever waits longer for it than the attempt may last has it canceled.
@@ -50,6 +56,7 @@ class GrantedBlobs:
         self._wait = wait
         self._away_seconds = away_seconds
         self._monotonic = monotonic
+        self._watchdog = _Watchdog(give_up, monotonic)
 
     def open(self, digest: str, container_digest: str) -> Iterator[bytes]:
         offset = 0
@@ -60,7 +67,7 @@ class GrantedBlobs:
             )
             call = self._stub().ReadBlob(request)
             try:
-                for message in call:
+                for message in self._watchdog.messages(call):
                     self._give_up()
                     offset += len(message.data)
                     tries.start_over()
@@ -76,8 +83,7 @@ class GrantedBlobs:
         offset = most = 0
         while True:
             try:
-                self._stub().WriteBlob(self._messages(digest, size, offset, read))
-                return
+                return self._send(self._messages(digest, size, offset, read))
             except grpc.RpcError as error:
                 tries.failed(error)
             try:
@@ -117,6 +123,29 @@ class GrantedBlobs:
             except grpc.RpcError as error:
                 tries.failed(error)
 
+    def _send(self, messages: Iterator[pb.WriteBlobRequest]) -> None:
+        """Waits for the answer for as long as messages go. Raises grpc.RpcError."""
+        moved = self._monotonic()
+
+        def going() -> Iterator[pb.WriteBlobRequest]:
+            nonlocal moved
+            for message in messages:
+                moved = self._monotonic()
+                yield message
+
+        call = self._stub().WriteBlob.future(going())
+        try:
+            while True:
+                try:
+                    return call.result(timeout=LOOK_SECONDS)
+                except grpc.FutureTimeoutError:
+                    self._give_up()
+                    if self._monotonic() >= moved + IDLE_SECONDS:
+                        call.cancel()
+                        raise call from None
+        finally:
+            call.cancel()
+
     def _messages(
         self, digest: str, size: int, offset: int, read: Callable[[int, int], bytes]
     ) -> Iterator[pb.WriteBlobRequest]:
@@ -135,6 +164,61 @@ class GrantedBlobs:
 
     def _stub(self) -> Any:
         return agent_blob_pb2_grpc.AgentBlobServiceStub(self._channel())
+
+
+class _Watchdog:
+    """Cancels reads whose next message does not come: when the attempt is given up, and after IDLE_SECONDS. One thread for
+    all of an attempt, while there are any."""
+
+    def __init__(self, give_up: Callable[[], None], monotonic: Callable[[], float]) -> None:
+        self._give_up, self._monotonic = give_up, monotonic
+        self._lock = threading.Lock()
+        self._since: dict[Any, float] = {}
+        self._used = False
+        self._running = False
+
+    def messages(self, call: Any) -> Iterator[Any]:
+        """What the call gives. How long whoever takes it is busy with each does not count."""
+        while True:
+            with self._waiting(call):
+                message = next(call, None)
+            if message is None:
+                return
+            yield message
+
+    @contextmanager
+    def _waiting(self, call: Any) -> Iterator[None]:
+        with self._lock:
+            self._since[call] = self._monotonic()
+            self._used = True
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._look, name="watchdog", daemon=True).start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._since[call]
+
+    def _look(self) -> None:
+        """Goes when nothing was waited for since its last look, which many small reads in a row do not let happen."""
+        while True:
+            time.sleep(LOOK_SECONDS)
+            with self._lock:
+                if not self._used:
+                    self._running = False
+                    return
+                self._used = bool(self._since)
+                waiting = dict(self._since)
+            try:
+                self._give_up()
+                late = self._monotonic() - IDLE_SECONDS
+            except Exception:
+                # Whoever waits is told by asking again.
+                late = float("inf")
+            for call, since in waiting.items():
+                if since <= late:
+                    call.cancel()
 
 
 class _Tries:
