@@ -64,7 +64,9 @@ WITH source AS (
 SELECT (SELECT count(*) FROM source) AS sources, (SELECT count(*) FROM filled) AS filled,
        set_config('synchronous_commit', 'on', true)
 """
-_PRUNE_EVERY = 60.0
+PRUNE_EVERY = 60.0
+PRUNE_ROWS = 2000
+"""With one statement, which a delivery may have to wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +193,12 @@ class Sequencer:
             if found:
                 backoff.reset()
                 worked, sleeps = now, -1
+            # Also while busy, and as long as there is more: otherwise the outbox of a source that never rests only grows.
+            pruning = now - pruned > PRUNE_EVERY
+            if pruning and held.prune() < PRUNE_ROWS:
+                pruned, pruning = now, False
+            if found or pruning:
                 continue
-            if now - pruned > _PRUNE_EVERY:
-                pruned = now
-                held.prune()
             if sleeps < 0 and now - worked < AWAKE_FOR:
                 self._stop.wait(AWAKE_POLL)
                 continue
@@ -270,13 +274,15 @@ class _Held:
         self._conn.execute("UPDATE outbox_source SET delivered_seq = %s WHERE epoch = %s", (last_seq, self.epoch))
         return True
 
-    def prune(self) -> None:
-        """Deletes what the log has had for a while."""
-        self._conn.execute(
-            "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE generation = %s AND seq <= %s"
-            f" AND event_time < now() - interval '{KEEP_DELIVERED}' ORDER BY seq LIMIT 10000)",
-            (self.generation, self.delivered_seq),
-        )
+    def prune(self) -> int:
+        """Deletes the oldest of what the log has had for a while; how many. Looks at no more than it may delete: times are
+        nearly in the order of the numbers, and what is young is nearly all there is."""
+        return self._conn.execute(
+            "WITH oldest AS (SELECT id, event_time FROM outbox WHERE generation = %s AND seq <= %s ORDER BY seq LIMIT %s)"
+            " DELETE FROM outbox USING oldest WHERE outbox.id = oldest.id"
+            f" AND oldest.event_time < now() - interval '{KEEP_DELIVERED}'",
+            (self.generation, self.delivered_seq, PRUNE_ROWS),
+        ).rowcount
 
     def _number(self) -> list[Numbered]:
         rows = self._conn.execute(
