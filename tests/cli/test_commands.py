@@ -146,9 +146,16 @@ def test_errors_of_this_side(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_reader_who_has_seen_enough_is_no_error() -> None:
-    script = (
-        "from animus_cli import base\nwith base.handled():\n    for _ in range(10000): print('x' * 100, flush=True)"
-    )
+    script = """
+import typer
+from animus_cli import base
+try:
+    with base.handled():
+        for _ in range(10000):
+            print("x" * 100, flush=True)
+except typer.Exit as ended:
+    raise SystemExit(ended.exit_code)
+"""
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()
