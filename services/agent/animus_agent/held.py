@@ -24,6 +24,7 @@ from animus_agent.errors import SpoolUnavailable
 from animus_agent.files import boot_id
 from animus_agent.node import NodeParts
 from animus_agent.reporter import SpoolReporter, State
+from animus_agent.room import Room
 from animus_agent.spool import Spool
 from animus_kit import retry
 from animus_kit.clock import Clock
@@ -83,14 +84,13 @@ class Holdings:
         self._clock = clock
         self._ports = ports
         self._changed = changed
-        self._max_attempts = max_attempts
+        self._room = Room(parts, max_attempts, Disk(parts.attempts_dir, (parts.trees, parts.images), changed))
         self._margin = lease_margin
         self._fenced_limit = fenced_limit
         self._pause = pause
         self._lock = threading.RLock()
         self._held: dict[str, Held] = {}
         self.draining = False
-        self._disk = Disk(parts.attempts_dir, (parts.trees, parts.images), changed)
 
     # What we say.
 
@@ -101,22 +101,9 @@ class Holdings:
     def room(self) -> pb.Room:
         """Nothing while draining; an attempt that ended holds no room."""
         with self._lock:
-            if self.draining or self._disk.is_full():
-                return pb.Room()
             live = [held for held in self._held.values() if not held.ended]
-            node = self._parts.node
-            return pb.Room(
-                attempts=max(0, self._max_attempts - len(live)),
-                cpu_millis=max(0, node.cpu_millis - sum(held.cpu_millis for held in live)),
-                memory_bytes=max(0, node.memory_bytes - sum(held.memory_bytes for held in live)),
-                gpu_uuids=self._free_gpus(live),
-            )
-
-    def _free_gpus(self, live: list[Held]) -> list[str]:
-        """Of those that were announced: one that came back meanwhile is told with the next start. And not those of an
-        attempt that has not got as far as taking them."""
-        announced = {device.uuid for device in self._parts.node.gpus.devices}
-        return sorted((announced & set(self._parts.gpus.free())).difference(*(held.gpu_uuids for held in live)))
+        # Outside the lock: it looks at the disk, for which the fence would wait.
+        return pb.Room() if self.draining else self._room.beside(live)
 
     def active(self) -> int:
         with self._lock:
