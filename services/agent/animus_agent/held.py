@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from animus.agent.v1 import dispatch_pb2 as pb
-from animus_agent.attempt import prepare, steps
+from animus_agent.attempt import fence, prepare, running, steps
 from animus_agent.attempt.attempt import Attempt
 from animus_agent.attempt.directory import AttemptDirectory, identifier
 from animus_agent.attempt.failure import CANCELED, LEASE_EXPIRED, PREEMPTED, REBOOTED, STALE
@@ -209,8 +209,10 @@ class Holdings:
     def recover(self) -> None:
         """Finds what a process before us held: ended attempts wait to be forgotten, all others are gone on with.
 
-        Containers and volumes that belong to no attempt are removed.
+        Containers and volumes that belong to no attempt are removed. What ran on beyond its lease stands still first:
+        all else takes time, in which another node may run the step.
         """
+        fence.freeze_expired(self._parts.attempts_dir, self._parts.driver, self._clock.monotonic() + self._margin)
         open_attempts = self._spool.open_attempts()
         for path in sorted(self._parts.attempts_dir.iterdir()):
             # What cannot be adopted is not listed, and so it is lost; its container is removed below.
@@ -276,6 +278,18 @@ class Holdings:
         for thread in threads:
             thread.join(max(0.0, deadline - self._clock.monotonic()))
         return not any(thread.is_alive() for thread in threads)
+
+    def end_rest(self) -> None:
+        """Kills what the threads that did not end have left running: this process goes, and nobody would watch it."""
+        with self._lock:
+            rest = [held.attempt for held in self._held.values() if held.thread and held.thread.is_alive()]
+        for attempt in rest:
+            try:
+                handle = prepare.handle_of(attempt)
+                if handle is not None and not self._parts.driver.end(handle, running.END_SECONDS):
+                    log.error("a container does not end", attempt=attempt.name)
+            except Exception:
+                log.exception("a container cannot be ended", attempt=attempt.name)
 
     def _hold(
         self, name: str, directory: AttemptDirectory, contract: bytes, grant: bytes, deadline: float,

@@ -131,8 +131,9 @@ class Agent:
             self._session.end("STOPPING")
 
     def _begin(self) -> None:
-        leftovers.sweep(self._settings.agent_run_dir)
+        # First of all: what ran on without a lease stands still.
         self._holdings.recover()
+        leftovers.sweep(self._settings.agent_run_dir)
         for size in PRIMED_SIZES:
             self._parts.quota.prime(size)
         self._features = node.examine(self._parts)
@@ -182,7 +183,8 @@ class Agent:
         """This node is revoked: what it runs is killed, and it does not come back. Raises IdentityError."""
         log.error("revoked; ending what runs here", attempts=self._holdings.active())
         self._holdings.abandon()
-        await asyncio.to_thread(self._holdings.join, LEAVE_SECONDS)
+        if not await asyncio.to_thread(self._holdings.join, LEAVE_SECONDS):
+            await asyncio.to_thread(self._holdings.end_rest)
         raise IdentityError(message, "AGENT_REVOKED")
 
     async def _one_session(self, session: Session) -> Ended:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from animus_agent.errors import BlobCorrupt, ContractRefused, NodeDiskFull
@@ -94,10 +95,15 @@ class TreeCache:
             os.utime(home)
             return Tree(digest, home / "tree", profile, fresh)
 
-    def verify(self, tree: Tree) -> bool:
-        """Builds the manifest again out of what lies on disk. One that differs is not given out again."""
+    def at(self, digest: str, epoch: int, profile: str) -> Tree:
+        """Where the folder behind a manifest lies if it is here, for a container that was given it before."""
+        return Tree(digest, self._directory / _key(digest, epoch) / "tree", profile, fresh=False)
+
+    def verify(self, tree: Tree, check: Callable[[], None] = lambda: None) -> bool:
+        """Builds the manifest again out of what lies on disk. One that differs is not given out again. `check` is called
+        between pieces of files and may raise to give up."""
         try:
-            entries = folder.build(tree.path, tree.profile)
+            entries = folder.build(tree.path, tree.profile, hasher=partial(_hash, check))
             good = sha256(manifest.dumps(entries, tree.profile)) == tree.digest
         except (DocumentError, OSError):
             good = False
@@ -218,6 +224,15 @@ class TreeCache:
         self._count(home)
         if len(entries) >= PARALLEL_FROM_FILES:
             fsync_directory(self._directory)
+
+
+def _hash(check: Callable[[], None], found: folder.Found, descriptor: int) -> tuple[int, str]:
+    hasher, size = hashlib.sha256(), 0
+    while chunk := os.read(descriptor, folder.CHUNK):
+        check()
+        hasher.update(chunk)
+        size += len(chunk)
+    return size, hasher.hexdigest()
 
 
 def _key(digest: str, epoch: int) -> str:

@@ -49,6 +49,8 @@ class Attempt:
     """A kill intent that the disk did not take."""
     rebooted: bool = False
     """The machine was restarted since it was accepted."""
+    started: bool = False
+    """A process before this one started its container: it goes on with what that one had verified."""
 
     # Filled by the steps, in their order.
     contract: Contract | None = None

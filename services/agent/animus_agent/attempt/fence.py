@@ -7,13 +7,42 @@ time it stood still does not count against its timeout.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from animus_agent.attempt.attempt import Attempt
+from animus_agent.attempt.directory import AttemptDirectory
 from animus_agent.attempt.failure import LEASE_EXPIRED
+from animus_agent.sandbox.driver import Driver, Handle, Phase
 from animus_kit.log import get_logger
 
 log = get_logger(__name__)
 
 MARK = "paused"
+
+
+def freeze_expired(attempts: Path, driver: Driver, now: float) -> None:
+    """Has every container below `attempts` stand still whose lease ran out before `now`, on the monotonic clock, while no
+    agent was there. Needs nothing but the folders, and goes on past one that it cannot read."""
+    for path in sorted(attempts.iterdir()):
+        directory = AttemptDirectory(path)
+        try:
+            marks = directory.read("sandbox")
+            if not marks or now < directory.read("lease").get("deadline", 0.0):
+                continue
+            handle = Handle.from_json(marks["handle"])
+            phase = driver.status(handle)
+            # LOST: conmon is dead, and what it had started may go on.
+            if phase in (Phase.PREPARED, Phase.EXITED):
+                continue
+            if driver.pause(handle, True):
+                log.warning("the container stands still: its lease ran out unwatched", container=directory.id)
+                continue
+            if phase is Phase.RUNNING:
+                # Where it cannot be stopped it has to end.
+                directory.intend_kill(LEASE_EXPIRED)
+            driver.end(handle)
+        except (OSError, ValueError, KeyError) as error:
+            log.error("a container could not be looked at", container=directory.id, error_text=str(error))
 
 
 class Standstill:

@@ -76,6 +76,20 @@ def hold_contents(attempt: Attempt) -> None:
             attempt.held.enter_context(attempt.ports.trees.holding(manifest_digest, order.action.source_date_epoch))
 
 
+def handle_of(attempt: Attempt) -> driver.Handle | None:
+    """Of its container, also where a process before us made it and it is not yet taken over; None before it is made."""
+    if attempt.handle is not None:
+        return attempt.handle
+    marks = attempt.directory.read("sandbox")
+    return driver.Handle.from_json(marks["handle"]) if marks else None
+
+
+def was_started(attempt: Attempt) -> bool:
+    """Whether its container ever was: then it may be running now, and everything else waits for its supervision."""
+    handle = handle_of(attempt)
+    return handle is not None and attempt.ports.driver.status(handle) is not driver.Phase.PREPARED
+
+
 def prepare(attempt: Attempt) -> None:
     """Takes a volume, writes what the step is given, and lets the driver write its bundle. Repeatable: what a process
     that died had prepared is found again."""

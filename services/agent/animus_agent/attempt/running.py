@@ -11,10 +11,10 @@ from animus_agent.attempt import egress, metrics
 from animus_agent.attempt.attempt import Attempt
 from animus_agent.attempt.failure import LEASE_EXPIRED, Abandoned, AttemptFailed, Failure, FailureClass
 from animus_agent.attempt.fence import Standstill, stood_still
-from animus_agent.attempt.prepare import LOG_FILE_FACTOR, work_folder
+from animus_agent.attempt.prepare import LOG_FILE_FACTOR, handle_of, work_folder
 from animus_agent.errors import AgentError, OutputRefused, SpoolUnavailable
 from animus_agent.sandbox import logs
-from animus_agent.sandbox.driver import TERMINAL, Collected, Handle, Phase
+from animus_agent.sandbox.driver import TERMINAL, Collected, Phase
 from animus_kit import retry
 from animus_kit.log import get_logger
 
@@ -37,6 +37,11 @@ def run(attempt: Attempt) -> None:
             _mark_start(attempt)
             driver.start(handle, egress.opener(attempt))
         elif phase is Phase.STARTING:
+            _await_lease(attempt)
+            attempt.check()
+            # It was made to stand still without a lease, and so cannot be started; nothing of the step has run yet.
+            driver.pause(handle, False)
+            _mark_start(attempt)
             egress.open_for(attempt)
             driver.resume_start(handle)
         elif phase is Phase.RUNNING:
@@ -148,12 +153,9 @@ def _ended(attempt: Attempt) -> bool:
     if attempt.dead:
         return True
     driver = attempt.ports.driver
+    attempt.handle = handle_of(attempt)
     if attempt.handle is None:
-        # Made by a process before us, and not yet taken over.
-        marks = attempt.directory.read("sandbox")
-        if not marks:
-            return True
-        attempt.handle = Handle.from_json(marks["handle"])
+        return True
     if driver.status(attempt.handle) is not Phase.EXITED and not driver.end(attempt.handle, END_SECONDS):
         return False
     attempt.collected = driver.collect(attempt.handle)
