@@ -3,6 +3,7 @@
     trees/<hex>-<epoch>/manifest   the manifest's bytes
     trees/<hex>-<epoch>/tree/      the files, 0444 or 0555, mtime = the epoch
     trees/.part-<hex>-<epoch>/     being fetched; what it holds already is hashed and kept by the next try
+    trees/.gone-<hex>-<epoch>-<…>/ found damaged, and removed when no container can be using it any more
 
 Files are not shared between trees: a link count seen in a container would tell what else this node has.
 """
@@ -16,7 +17,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,11 +54,13 @@ class TreeCache:
         self._flight = SingleFlight()
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
+        self._aside: dict[str, list[Path]] = {}
         # One at a time looks at every folder: what another removes meanwhile would be an error.
         self._evicting = threading.Lock()
         directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         for left in directory.glob(".gone-*"):
-            remove_tree(left)
+            # Of a process before us, whose containers may run on it: who adopts them holds it before anything is evicted.
+            self._aside.setdefault(left.name.removeprefix(".gone-").rpartition("-")[0], []).append(left)
         # Looked at once: for every small output that is kept, a folder of many thousand trees is too much to look at.
         self._sizes: dict[str, int] = {}
         self._bytes = 0
@@ -66,7 +69,7 @@ class TreeCache:
 
     @contextmanager
     def holding(self, digest: str, epoch: int) -> Iterator[None]:
-        """While held a tree is not evicted."""
+        """While held a tree is not evicted, nor what it replaced removed."""
         key = _key(digest, epoch)
         with self._lock:
             self._held[key] += 1
@@ -77,6 +80,7 @@ class TreeCache:
                 self._held[key] -= 1
                 if not self._held[key]:
                     del self._held[key]
+            self._remove_aside(key)
 
     def get(
         self, digest: str, epoch: int, profile: str, source: BlobSource, check: Callable[[], None] = lambda: None
@@ -102,19 +106,24 @@ class TreeCache:
     def verify(self, tree: Tree, check: Callable[[], None] = lambda: None) -> bool:
         """Builds the manifest again out of what lies on disk. One that differs is not given out again. `check` is called
         between pieces of files and may raise to give up."""
+        found = identity(tree.path)
         try:
             entries = folder.build(tree.path, tree.profile, hasher=partial(_hash, check))
             good = sha256(manifest.dumps(entries, tree.profile)) == tree.digest
         except (DocumentError, OSError):
             good = False
         if not good:
-            self._drop(tree.path.parent.name)
+            self._drop(tree.path.parent.name, found)
         return good
 
     def evict(self, most: int | None = None, enough: Callable[[], bool] = lambda: False) -> None:
         """Removes the least recently used of what nobody holds, until no more than `most` bytes (else `max_bytes`) stay, or
         it is enough. With `most` 0 also what was fetched in part."""
         most = self._max_bytes if most is None else most
+        with self._lock:
+            aside = list(self._aside)
+        for key in aside:
+            self._remove_aside(key)
         if self._bytes <= most and most > 0:
             return
         with self._evicting:
@@ -139,13 +148,24 @@ class TreeCache:
             if gone is not None:
                 remove_tree(gone)
 
-    def _drop(self, name: str) -> None:
-        """Only a tree that failed verification is dropped while in use, and its attempt ends TAINTED: a container that
-        still runs on it sees it through its mount until the files are unlinked."""
+    def _drop(self, name: str, found: tuple[int, int] | None) -> None:
+        """A tree that failed verification; not another that was fetched in its place meanwhile. A container may still run
+        on it, so that its files stay until nobody holds it: its attempt ends TAINTED, by itself."""
         with self._evicting, self._lock:
+            if identity(self._directory / name / "tree") != found:
+                return
             gone = self._set_aside(name)
-        if gone is not None:
-            remove_tree(gone)
+            if gone is not None:
+                self._aside.setdefault(name, []).append(gone)
+        self._remove_aside(name)
+
+    def _remove_aside(self, key: str) -> None:
+        with self._lock:
+            gone = [] if self._held[key] else self._aside.pop(key, [])
+        for path in gone:
+            # What cannot be removed now is found by the next process; whoever held it has nothing to do with that.
+            with suppress(OSError):
+                remove_tree(path)
 
     def _count(self, home: Path) -> None:
         """A tree that is there from now on."""
@@ -161,7 +181,7 @@ class TreeCache:
     def _set_aside(self, name: str) -> Path | None:
         """Under the lock."""
         self._bytes -= self._sizes.pop(name, 0)
-        gone = self._directory / f".gone-{secrets.token_hex(8)}"
+        gone = self._directory / f".gone-{name}-{secrets.token_hex(8)}"
         try:
             os.rename(self._directory / name, gone)
         except FileNotFoundError:
@@ -224,6 +244,15 @@ class TreeCache:
         self._count(home)
         if len(entries) >= PARALLEL_FROM_FILES:
             fsync_directory(self._directory)
+
+
+def identity(tree: Path) -> tuple[int, int] | None:
+    """Which folder lies there, as long as it is not removed: a mount goes on showing the one that it was made of."""
+    try:
+        state = os.stat(tree)
+    except FileNotFoundError:
+        return None
+    return state.st_dev, state.st_ino
 
 
 def _hash(check: Callable[[], None], found: folder.Found, descriptor: int) -> tuple[int, str]:

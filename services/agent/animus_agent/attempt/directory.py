@@ -1,7 +1,7 @@
 """An attempt's folder: all that a restarted agent needs to go on.
 
 attempt.json   name, contract, grant, boot id: there before anything is created
-sandbox.json   the driver's handle, the volume, the uid range
+sandbox.json   the driver's handle, the volume, which folders its inputs are
 run.json       when the container was started, on the monotonic clock and on the wall
 paused.json    since when it stands still without a lease, and for how long it has
 kill.json      that we chose to end it, and why: durable before the first signal

@@ -19,6 +19,7 @@ from animus_agent.gpu.pool import visible_devices
 from animus_agent.gpu.provision import Provision
 from animus_agent.sandbox import driver
 from animus_agent.sandbox.quota import Volume
+from animus_agent.trees import identity
 from animus_kit.documents import action as action_document
 from animus_kit.documents import dsse, manifest
 from animus_kit.documents.contract import Contract
@@ -98,6 +99,9 @@ def prepare(attempt: Attempt) -> None:
         attempt.volume_name = marks["volume"]
         attempt.volume = Volume(Path(marks["volume_path"]), marks["volume_bytes"])
         attempt.handle = driver.Handle.from_json(marks["handle"])
+        if not attempt.started:
+            # Its inputs may have been fetched anew since.
+            _mark(attempt)
         return
     if marks and attempt.directory.read("run"):
         # The volume is gone with a reboot, and the container with it.
@@ -107,13 +111,26 @@ def prepare(attempt: Attempt) -> None:
     uid_base = uids.base(attempt.ports.uid_block, int(attempt.volume_name[1:]))
     work = _lay_out(attempt, attempt.volume.path, uid_base)
     attempt.handle = attempt.ports.driver.prepare(_specification(attempt, work, uid_base))
+    _mark(attempt)
+
+
+def _mark(attempt: Attempt) -> None:
+    assert attempt.volume is not None and attempt.handle is not None
     attempt.directory.mark(
         "sandbox",
         volume=attempt.volume_name,
         volume_path=str(attempt.volume.path),
         volume_bytes=attempt.volume.size_bytes,
         handle=attempt.handle.to_json(),
+        trees={mount: identity(tree.path) for mount, tree in attempt.trees.items()},
     )
+
+
+def mounted(attempt: Attempt, mount: str) -> bool:
+    """Whether what lies at an input's path is still what its container was given, and no copy fetched in its place."""
+    trees = attempt.directory.read("sandbox").get("trees")
+    # None: made ready by an agent that noted none, before this node was upgraded.
+    return trees is None or list(identity(attempt.trees[mount].path) or ()) == trees[mount]
 
 
 def work_folder(volume: Volume) -> Path:

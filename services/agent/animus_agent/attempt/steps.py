@@ -102,9 +102,10 @@ def run(attempt: Attempt) -> None:
 
 
 def verify_inputs_again(attempt: Attempt) -> None:
-    """What changed under a running step makes its result worthless: TAINTED."""
+    """What changed under a running step makes its result worthless: TAINTED. Also where another attempt found it first,
+    and a good copy lies there now."""
     for mount, tree in attempt.trees.items():
-        if not attempt.ports.trees.verify(tree, attempt.check):
+        if not attempt.ports.trees.verify(tree, attempt.check) or not prepare.mounted(attempt, mount):
             raise AttemptFailed(FailureClass.TAINTED, "INPUT_CHANGED", f"{mount} changed while the step ran")
 
 
