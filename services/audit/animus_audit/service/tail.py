@@ -70,7 +70,9 @@ class LogReader:
                 at_end = at_end and (at < size or quiet_since is not None)
 
     async def _next(self, where: Filter, at: int, size: int) -> tuple[list[StoredEvent], int]:
-        found = self._follower.recent.after(at, where)
+        recent = self._follower.recent
+        # It may not have come as far as what this stream has heard of.
+        found = recent.after(at, where) if recent.end >= size else None
         return found or await self._call(self._scan, where, at, min(size, at + _MAX_SCANNED))
 
     async def _call(self, read: Callable, *args):
