@@ -228,6 +228,8 @@ def test_there_are_more_than_forty():
         (b"{}\n{}", JSON, "SYNTAX", (2, 1)),
         (b"[" * 100_000, JSON, "TOO_DEEP", (1, 33)),
         (b"[" * 100_000, YAML, "TOO_DEEP", (1, 33)),
+        (b"[" + b"[]," * 250_000 + b"[]]", JSON, "TOO_MANY_VALUES", (1, 299_999)),
+        (b"[" + b"[]," * 250_000 + b"[]]", YAML, "TOO_MANY_VALUES", (1, 299_999)),
         (b"a: &a [x]\nb: [*a, *a]\n", YAML, "YAML_ALIAS", (2, 5)),
     ],
 )

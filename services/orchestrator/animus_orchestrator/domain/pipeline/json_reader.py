@@ -39,6 +39,7 @@ class _Reader:
 
     def _value(self, path: str, depth: int) -> Node:
         place = self._place(self._at)
+        self._problems.read_one(place, path)
         char = self._text[self._at : self._at + 1]
         if char in ("{", "["):
             if depth >= MAX_DEPTH:

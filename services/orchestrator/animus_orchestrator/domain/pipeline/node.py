@@ -7,6 +7,8 @@ from .problem import Problem, UnreadableDocument
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
+MAX_VALUES = 100_000
+"""A thousand steps have a third of them. A megabyte of empty lists would have ten times as many, and take as long to read."""
 MAX_SAFE_INTEGER = 2**53 - 1
 
 OBJECT = "object"
@@ -40,7 +42,15 @@ class Node:
 
 
 class Problems(list[Problem]):
-    """The problems of one document, with two verbs."""
+    """The problems of one document, with two verbs, and how many values were read of it."""
+
+    values = 0
+
+    def read_one(self, place: tuple[int, int], path: str) -> None:
+        """To be called for each value. Raises UnreadableDocument beyond MAX_VALUES."""
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise self.stop(place, path, "TOO_MANY_VALUES", f"more than {MAX_VALUES} values")
 
     def add(self, place: tuple[int, int], path: str, reason: str, message: str) -> None:
         self.append(Problem(*place, path, reason, message))

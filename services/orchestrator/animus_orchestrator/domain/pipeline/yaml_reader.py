@@ -73,6 +73,7 @@ class _Reader:
 
     def _node(self, event: yaml.Event, path: str, depth: int) -> Node:
         place = _place(event)
+        self._problems.read_one(place, path)
         if isinstance(event, AliasEvent):
             self._problems.add(place, path, "YAML_ALIAS", f"aliases are refused: *{event.anchor}")
             return Node(INVALID, *place)
