@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from google.api.httpbody_pb2 import HttpBody
 from animus.catalog.v1 import blob_pb2 as pb
 from animus.catalog.v1 import project_pb2
 from animus_catalog.blobs.receive import KEEP_FROM_BYTES
+from animus_catalog.blobs.staging import StagedFile
 from tests.catalog.waiting import until
 from tests.catalog.world import Refusal, digest_of, refused, upload_messages
 
@@ -140,8 +142,15 @@ def test_small_blobs_go_up_together(world):
 
 
 def test_small_blobs_are_all_taken_or_none(world):
-    answer = refused(*small(world, b"right", b"wrong", digests=[digest_of(b"right"), NOBODYS]))
-    assert (answer.code, answer.reason) == ("INVALID_ARGUMENT", "DIGEST_MISMATCH")
+    for digests in ([digest_of(b"right"), NOBODYS], [NOBODYS, digest_of(b"right")], [digest_of(b"right")] * 2):
+        contents = [b"wrong" if digest == NOBODYS else b"right" for digest in digests]
+        if len(set(digests)) == 1:
+            contents[0] = b"wrong"
+        answer = refused(*small(world, *contents, digests=digests))
+        assert (answer.code, answer.reason) == ("INVALID_ARGUMENT", "DIGEST_MISMATCH")
+    # Not in the store either, where it would be nobody's.
+    right = digest_of(b"right").removeprefix("sha256:")
+    assert not os.path.exists(f"{world.settings.blob_store.removeprefix('file://')}/sha256/{right[:2]}/{right}")
     request = pb.DownloadBlobRequest(parent=world.project, digest=digest_of(b"right"))
     assert refused(world.blobs().DownloadBlob, request).reason == "BLOB_NOT_FOUND"
     assert staged_files(world) == []
@@ -212,6 +221,17 @@ def test_a_little_is_not_kept(world):
     assert refused(world.blobs().GetUpload, request).reason == "UPLOAD_NOT_FOUND"
     resumed = upload_messages(world.project, digest_of(content), content, offset=100)
     assert refused(world.blobs().UploadBlob, iter(resumed)).reason == "UPLOAD_NOT_FOUND"
+
+
+def test_a_full_disk_is_told_as_one(world, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(StagedFile, "write", full)
+    messages = upload_messages(world.project, digest_of(b"x"), b"x")
+    for answer in (refused(world.blobs().UploadBlob, iter(messages)), refused(*small(world, b"x"))):
+        assert (answer.code, answer.reason) == ("UNAVAILABLE", "DISK_FULL")
+    assert staged_files(world) == []
 
 
 def test_the_longer_of_two_interrupted_uploads_is_kept(world):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -74,6 +75,17 @@ def test_people_store_up_to_the_limit_and_not_beyond_it(world: Any) -> None:
     world.upload(b"d")
     allow(world, 3)
     world.upload(b"e" * 5000)
+
+
+def test_what_is_kept_of_broken_uploads_counts_until_they_go_on(world: Any) -> None:
+    allow(world, 1, storedBytes="5000000")
+    contents = [os.urandom(4_000_000) for _ in range(2)]
+    part = upload_messages(world.project, digest_of(contents[0]), contents[0][:3_900_000], size=4_000_000)
+    assert refused(world.blobs("alice").UploadBlob, iter(part)).reason == "UPLOAD_INCOMPLETE"
+    assert refuse(world, contents[1]).reason == "STORAGE_QUOTA_EXCEEDED"
+    world.upload(contents[0], offset=3_900_000)
+    world.upload(b"x" * 1_000_000)
+    assert refuse(world, b"y").reason == "STORAGE_QUOTA_EXCEEDED"
 
 
 def test_an_attempt_stores_up_to_the_limit_and_its_staged_bytes_count(world: Any) -> None:

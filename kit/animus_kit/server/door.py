@@ -6,6 +6,7 @@ errors. A handler never refuses by itself; it raises an AppError.
 
 from __future__ import annotations
 
+import errno
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -68,6 +69,12 @@ class DatabaseUnavailable(Unavailable):
     """The database does not answer. Trying again is safe."""
 
     reason = "DATABASE_UNAVAILABLE"
+
+
+class DiskFull(Unavailable):
+    """A disk of this service is full. Nothing of the call was kept; trying again is safe, once its operator has made room."""
+
+    reason = "DISK_FULL"
 
 
 class Conflict(Aborted):
@@ -239,6 +246,9 @@ def _as_app_error(error: BaseException) -> AppError:
             return DeadlineExceeded("the database took too long")
     if isinstance(error, sqlalchemy.exc.TimeoutError):
         return DatabaseUnavailable("every database connection is in use", retry_after=0.5)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        log.error("a disk is full", error=repr(error))
+        return DiskFull("a disk of this service is full", retry_after=10.0)
     if isinstance(error, TimeoutError):
         return DeadlineExceeded("the caller's time is over")
     return _unexpected(error)

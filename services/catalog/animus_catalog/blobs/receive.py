@@ -23,6 +23,7 @@ from animus_catalog.domain.errors import (
 from animus_catalog.store import blobs as store
 from animus_kit.clock import Clock
 from animus_kit.db.engine import transaction
+from animus_kit.digest import sha256
 from animus_kit.log import get_logger
 
 CHECKPOINT_BYTES = 64 << 20
@@ -39,6 +40,14 @@ def require_small(blobs: Iterable[Any], limit: int) -> None:
     """Raises UploadHeaderInvalid when the blobs (with `data`) of one message are more than `limit` bytes together."""
     if sum(len(one.data) for one in blobs) > limit:
         raise UploadHeaderInvalid("blobs", f"are more than {limit} bytes together")
+
+
+def require_digests(blobs: Iterable[Any]) -> None:
+    """Raises DigestMismatch when any of the blobs (with `digest` and `data`) has another digest than it says: before one of
+    them is stored, since what is stored and nobody's is nobody's to remove."""
+    for one in blobs:
+        if (computed := sha256(one.data)) != one.digest:
+            raise DigestMismatch(one.digest, computed)
 
 
 class Threads:
@@ -89,10 +98,8 @@ class Receiver:
         await asyncio.shield(self._threads.run(self._store, scope, file, settle))
 
     def take(self, scope: Scope, blobs: Mapping[str, bytes], settle: Callable[[sa.Connection], None]) -> None:
-        """As `receive`, for small blobs that are whole in memory: all of them, with one transaction. Blocks.
-
-        Raises DigestMismatch.
-        """
+        """As `receive`, for small blobs that are whole in memory, and whose digests were checked: all of them, with one
+        transaction. Blocks."""
         for digest, data in blobs.items():
             file = self._staging.new(digest, len(data))
             try:

@@ -40,6 +40,9 @@ class _Project:
         with self.lock:
             self.under_way -= size
             self.stored += kept
+            if not kept:
+                # What came of it may be kept, and takes room: asked of the database before anything more is let in.
+                self.until = 0.0
 
 
 class StorageLimits:
@@ -54,7 +57,10 @@ class StorageLimits:
 
     @asynccontextmanager
     async def room(self, project: str, size: int) -> AsyncIterator[None]:
-        """Enter it before the first byte of an upload is taken in. Raises: StorageQuotaExceeded."""
+        """Enter it before the first byte of an upload is taken in. `size`: bytes to come, without those that are kept.
+
+        Raises: StorageQuotaExceeded.
+        """
         taking = asyncio.ensure_future(self._threads.run(self._take, project, size))
         try:
             known = await asyncio.shield(taking)

@@ -13,7 +13,7 @@ from animus.catalog.v1 import agent_blob_pb2 as pb
 from animus.catalog.v1 import agent_blob_pb2_grpc
 from animus_catalog.blobs.contents import ContentReader
 from animus_catalog.blobs.grants import Grants
-from animus_catalog.blobs.receive import Receiver, Threads, require_small
+from animus_catalog.blobs.receive import Receiver, Threads, require_digests, require_small
 from animus_catalog.blobs.revocations import Revocations
 from animus_catalog.blobs.storage import StorageLimits
 from animus_catalog.blobs.store import BlobStore
@@ -95,7 +95,7 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
 
         scope, size = scope_of(grant), header.size_bytes
         pieces = self._while_let_in(peer, _pieces(first, requests))
-        async with self._limits.room(scope.project, size):
+        async with self._limits.room(scope.project, size - header.offset_bytes):
             with self._reserved(grant, header.digest, size):
                 await self._receiver.receive(scope, header.digest, size, header.offset_bytes, pieces, settle)
         return pb.WriteBlobResponse(size_bytes=header.size_bytes)
@@ -171,6 +171,7 @@ class AgentBlobService(agent_blob_pb2_grpc.AgentBlobServiceServicer):
     def _open_small(self, request: pb.WriteSmallBlobsRequest, agent: str) -> tuple[Grant, dict[str, bytes]]:
         """The grant, and those of the blobs that the attempt has not yet. Raises what a write may be refused for."""
         grant = self._grants.open(request.grant, agent)
+        require_digests(request.blobs)
         told = {one.digest: one.data for one in request.blobs}
         with transaction(self._engine) as conn:
             self._require_open(conn, grant)

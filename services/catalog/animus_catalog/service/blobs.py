@@ -12,7 +12,7 @@ from google.api.httpbody_pb2 import HttpBody
 
 from animus.catalog.v1 import blob_pb2 as pb
 from animus.catalog.v1 import blob_pb2_grpc
-from animus_catalog.blobs.receive import Receiver, Threads, require_small
+from animus_catalog.blobs.receive import Receiver, Threads, require_digests, require_small
 from animus_catalog.blobs.storage import StorageLimits
 from animus_catalog.blobs.store import READ_CHUNK, BlobStore
 from animus_catalog.domain.blobs import Scope
@@ -67,7 +67,7 @@ class BlobService(blob_pb2_grpc.BlobServiceServicer):
             projects.writable(conn, project)
             store.own(conn, project, header.digest, header.size_bytes, self._clock.now())
 
-        async with self._limits.room(project, header.size_bytes):
+        async with self._limits.room(project, header.size_bytes - header.offset_bytes):
             await self._receiver.receive(
                 Scope(project), header.digest, header.size_bytes, header.offset_bytes, _pieces(first, requests), settle
             )
@@ -79,6 +79,7 @@ class BlobService(blob_pb2_grpc.BlobServiceServicer):
         told = {one.digest: one.data for one in request.blobs}
 
         def find() -> dict[str, bytes]:
+            require_digests(request.blobs)
             with transaction(self._engine) as conn:
                 projects.writable(conn, project)
                 owned = store.sizes_owned(conn, project, told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, func, select, union
 from sqlalchemy.dialects.postgresql import insert
 
-from animus_catalog.store.tables import project_blobs, staged_blobs, storage_quotas
+from animus_catalog.store.tables import project_blobs, staged_blobs, storage_quotas, uploads
 
 
 def set_limit(conn: Connection, project: str, stored_bytes: int | None, revision: int) -> None:
@@ -25,7 +25,10 @@ def limit(conn: Connection, project: str) -> int | None:
 
 
 def stored(conn: Connection, project: str) -> int:
-    """Bytes of the blobs that the project owns or that its attempts have staged, each blob once."""
+    """Bytes of the blobs that the project owns or that its attempts have staged, each blob once, and of what is kept of
+    its interrupted uploads."""
     owned, staged = project_blobs, staged_blobs
     both = union(*(select(t.c.digest, t.c.size).where(t.c.project == project) for t in (owned, staged))).subquery()
-    return int(conn.scalar(select(func.coalesce(func.sum(both.c.size), 0))) or 0)
+    whole = select(func.coalesce(func.sum(both.c.size), 0)).scalar_subquery()
+    kept = select(func.coalesce(func.sum(uploads.c.kept), 0)).where(uploads.c.project == project).scalar_subquery()
+    return int(conn.scalar(select(whole + kept)) or 0)
