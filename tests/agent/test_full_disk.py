@@ -268,7 +268,7 @@ def test_a_full_disk_gets_back_what_nobody_holds(
     with trees.holding(held, 0):
         assert one.holdings.room() == pb.Room()
         until(lambda: one.holdings.room().attempts == 8, "that there is room")
-        until(lambda: not one.holdings._disk._evicting.locked(), "that it is done")
+        until(lambda: not one.holdings._room._disk._evicting.locked(), "that it is done")
     assert [path.name for path in (state / "trees").iterdir()] == [f"{hex_of(held)}-0"]
     # Enough was free before it came to them.
     assert images.digests() == [fake_world.image]
