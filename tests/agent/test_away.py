@@ -44,11 +44,12 @@ class JumpingClock:
 class Node:
     """An agent in this process, on a clock of its own."""
 
-    def __init__(self, control: ControlPlane, folder: Path) -> None:
+    def __init__(self, control: ControlPlane, folder: Path, driver: str = "runc") -> None:
         self.control, self.clock = control, JumpingClock()
         self.settings = Settings(
             agent_state_dir=folder / "state",
             agent_run_dir=folder / "run",
+            agent_driver=driver,
             agent_root_key=control.folder / "root.pub",
             agent_tmpfs_volumes=True,
             agent_spare_volumes=0,

@@ -1,6 +1,5 @@
 """A state disk that is full, or a control plane that is late: what must end ends, what must stand still does."""
 
-import asyncio
 import errno
 import sqlite3
 import threading
@@ -19,6 +18,7 @@ from animus_agent.attempt.failure import CANCELED
 from animus_agent.disk import Disk
 from animus_agent.errors import SpoolUnavailable
 from animus_agent.loop import Agent
+from animus_agent.sandbox.driver import Handle
 from animus_agent.session import Session
 from animus_agent.spool import Spool
 from animus_agent.testing import PLATFORM, World
@@ -113,41 +113,19 @@ def test_a_full_disk_does_not_keep_an_attempt_from_standing_still(
     assert handle is not None
     until(lambda: driver.paused(handle), "that it stands still")
     # A thaw that fails is tried again.
-    thaw, refused = fence.Standstill._pause, []
+    pause, refused = driver.pause, []
 
-    def reluctant(self, paused: bool) -> bool:  # type: ignore[no-untyped-def]
+    def reluctant(handle: Handle, paused: bool) -> bool:
         if not paused and len(refused) < 2:
             refused.append(True)
             return False
-        return thaw(self, paused)
+        return pause(handle, paused)
 
-    monkeypatch.setattr(fence.Standstill, "_pause", reluctant)
+    monkeypatch.setattr(driver, "pause", reluctant)
     one.direct(name, Intent.INTENT_KEEP)
     until(lambda: not driver.paused(handle), "that it goes on")
     assert len(refused) == 2 and one.state_of(name) == State.STATE_RUNNING
     one.holdings.abandon()
-    one.stop()
-
-
-def test_the_fence_waits_for_no_disk(one: Process, fake_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    stuck, go_on = threading.Event(), threading.Event()
-    accept = one.spool.accept
-
-    def slow(*args):  # type: ignore[no-untyped-def]
-        stuck.set()
-        assert go_on.wait(20)
-        return accept(*args)
-
-    monkeypatch.setattr(one.spool, "accept", slow)
-    taker = threading.Thread(target=one.assign, args=(fake_world.order("fake"),))
-    taker.start()
-    assert stuck.wait(10)
-    looker = threading.Thread(target=one.holdings.fence)
-    looker.start()
-    looker.join(5)
-    assert not looker.is_alive()
-    go_on.set()
-    taker.join(10)
     one.stop()
 
 
@@ -209,27 +187,19 @@ def test_the_fence_outlives_its_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[int] = []
 
     class Broken:
-        draining = False
-
         def fence(self) -> None:
             turns.append(1)
             raise OSError(errno.EIO, "a disk")
 
-        def active(self) -> int:
-            return 0
-
     agent = Agent.__new__(Agent)
-    agent._holdings, agent._clock = Broken(), SystemClock()  # type: ignore[assignment]
+    agent._holdings, agent._over = Broken(), threading.Event()  # type: ignore[assignment]
     monkeypatch.setattr("animus_agent.loop.FENCE_SECONDS", 0.0)
-
-    async def some_turns() -> None:
-        task = asyncio.create_task(agent._fence())
-        while len(turns) < 3 and not task.done():
-            await asyncio.sleep(0.01)
-        task.cancel()
-
-    asyncio.run(asyncio.wait_for(some_turns(), 10))
-    assert len(turns) >= 3
+    thread = threading.Thread(target=agent._fence)
+    thread.start()
+    until(lambda: len(turns) > 2, "its third look")
+    agent._over.set()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_a_container_that_stands_still_without_a_mark_goes_on(one: Process, fake_world: World) -> None:

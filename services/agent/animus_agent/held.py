@@ -24,7 +24,7 @@ from animus_agent.errors import SpoolUnavailable
 from animus_agent.files import boot_id
 from animus_agent.node import NodeParts
 from animus_agent.reporter import SpoolReporter, State
-from animus_agent.room import Room
+from animus_agent.room import Room, reserved
 from animus_agent.spool import Spool
 from animus_kit import retry
 from animus_kit.clock import Clock
@@ -50,6 +50,7 @@ class Held:
     memory_bytes: int = 0
     gpu_uuids: tuple[str, ...] = ()
     ended: bool = False
+    given_up: bool = False
     forget: bool = False
     thread: threading.Thread | None = None
 
@@ -187,7 +188,7 @@ class Holdings:
     def fence(self) -> None:
         """Has everything stand still that could not be renewed in time: before the server may give the step to another
         node. Whether it did, it tells when it is back: what is still ours goes on, and the rest is stale. What stood
-        still for `fenced_limit` is given up."""
+        still for `fenced_limit` is given up. Waits for no disk, and for no thread that does."""
         now = self._clock.monotonic()
         with self._lock:
             late = [
@@ -198,11 +199,21 @@ class Holdings:
             fresh = [h for h in late if not h.attempt.fenced.is_set()]
             for held in fresh:
                 held.attempt.fenced.set()
+        for held in late:
+            attempt = held.attempt
+            # Each turn, in case it failed; but what is being ended has to go on for its end.
+            if attempt.runs and not attempt.dead and (held in fresh or not attempt.wake.is_set()):
+                try:
+                    fence.stand_still(attempt, self._parts.driver, now)
+                except Exception:
+                    log.exception("a container could not be stopped", attempt=attempt.name)
         for held in fresh:
             log.error("lease expired; the attempt is fenced", attempt=held.attempt.name)
         for held in late:
-            if now >= held.deadline - self._margin + self._fenced_limit:
-                held.attempt.kill(LEASE_EXPIRED)
+            if not held.given_up and now >= held.deadline - self._margin + self._fenced_limit:
+                held.given_up = True
+                # Its intent is written down first.
+                threading.Thread(target=held.attempt.kill, args=(LEASE_EXPIRED,), daemon=True).start()
 
     # Beginning and end.
 
@@ -242,12 +253,16 @@ class Holdings:
         # On the monotonic clock, which another boot started anew.
         deadline = directory.read("lease").get("deadline", 0.0)
         reporter = self._reporter(name)
+        state = self._last_state(name) if ended else State.STATE_PREPARING
         with self._lock:
             held = self._hold(name, directory, contract, grant, deadline, reporter)
-            held.ended = ended
-            held.state = self._last_state(name) if held.ended else State.STATE_PREPARING
+            held.ended, held.state = ended, state
             held.attempt.rebooted = boot != boot_id()
             held.attempt.volume_name = volume
+        with suppress(ValueError):
+            # Whether it was started is asked when it is gone on with; until then the fence takes it for running.
+            held.attempt.handle = prepare.handle_of(held.attempt)
+            held.attempt.runs = held.attempt.handle is not None
         # Its container may run: before anything else could ask for its devices.
         self._parts.gpus.adopt(name, held.gpu_uuids)
         self._parts.had.add(directory.id)
@@ -297,7 +312,7 @@ class Holdings:
     ) -> Held:  # fmt: skip
         # Its ports come with its thread: what was adopted waits for the canaries.
         attempt = Attempt(name, directory, contract, grant, None)  # type: ignore[arg-type]
-        held = Held(attempt, reporter, State.STATE_PREPARING, deadline, *prepare.reserved(contract))
+        held = Held(attempt, reporter, State.STATE_PREPARING, deadline, *reserved(contract))
         self._held[name] = held
         return held
 

@@ -10,6 +10,7 @@ import asyncio
 import math
 import random
 import signal
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -42,6 +43,7 @@ from animus_kit.status import from_rpc_error
 log = get_logger(__name__)
 
 FENCE_SECONDS = 0.5
+LOOK_SECONDS = 0.5
 # After the last attempt; a chain of steps leaves shorter pauses.
 IDLE_SECONDS = 5.0
 RENEW_CHECK_SECONDS = 60.0
@@ -89,6 +91,7 @@ class Agent:
         self._session: Session | None = None
         self._blob_channel: grpc.Channel | None = None
         self._stopping = asyncio.Event()
+        self._over = threading.Event()
         self._signer = Signer(self._about.agent, node.VERSION, self._identity.attestation_key())
         self._holdings = Holdings(
             self._parts,
@@ -107,8 +110,17 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         self._diagnostics.install()
-        await asyncio.to_thread(self._begin)
-        side = [asyncio.create_task(task()) for task in (self._fence, self._renew, self._watch_gpus)]
+        fence = threading.Thread(target=self._fence, name="fence", daemon=True)
+        fence.start()
+        try:
+            await asyncio.to_thread(self._begin)
+            await self._live()
+        finally:
+            self._over.set()
+            self._diagnostics.uninstall()
+
+    async def _live(self) -> None:
+        side = [asyncio.create_task(task()) for task in (self._idle, self._renew, self._watch_gpus)]
         try:
             await self._connect_for_ever()
         finally:
@@ -116,7 +128,6 @@ class Agent:
                 task.cancel()
             await asyncio.gather(*side, return_exceptions=True)
             await asyncio.to_thread(self._close)
-            self._diagnostics.uninstall()
 
     def stop(self) -> None:
         """Ends `run`: at once and with containers going on, or after a drain."""
@@ -201,14 +212,21 @@ class Agent:
         except TimeoutError:
             pass
 
-    async def _fence(self) -> None:
-        idle_since: float | None = None
+    def _fence(self) -> None:
+        """A thread of its own: a disk that hangs stops the loop and whoever writes to the spool, and no lease waits."""
         while True:
             try:
-                await asyncio.to_thread(self._holdings.fence)
+                self._holdings.fence()
             except Exception:
                 # Once more with the next turn: without this the node would run on for ever without a lease.
                 log.exception("the fence could not look")
+            if self._over.wait(FENCE_SECONDS):
+                return
+
+    async def _idle(self) -> None:
+        """Gives back memory, and goes after a drain, when nothing runs."""
+        idle_since: float | None = None
+        while True:
             if self._holdings.active():
                 idle_since = math.inf
             elif idle_since == math.inf:
@@ -220,7 +238,7 @@ class Agent:
                 self._stopping.set()
                 if self._session is not None:
                     self._session.end("DRAINED")
-            await asyncio.sleep(FENCE_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _watch_gpus(self) -> None:
         """A device that fails leaves the room at once; one that comes back is announced with the next session."""

@@ -8,6 +8,9 @@ from typing import Protocol
 from animus.agent.v1 import dispatch_pb2 as pb
 from animus_agent.disk import Disk
 from animus_agent.node import NodeParts
+from animus_kit.documents import dsse
+from animus_kit.documents.contract import Contract
+from animus_kit.documents.errors import DocumentError
 
 
 class Reserved(Protocol):
@@ -43,3 +46,13 @@ class Room:
         attempt that has not got as far as taking them."""
         announced = {device.uuid for device in self._parts.node.gpus.devices}
         return sorted((announced & set(self._parts.gpus.free())).difference(*(one.gpu_uuids for one in live)))
+
+
+def reserved(contract: bytes) -> tuple[int, int, tuple[str, ...]]:
+    """What a signed contract reserves: thousandths of a core, bytes, GPUs; an unreadable one reserves nothing and is
+    refused by the first step."""
+    try:
+        order = Contract.from_bytes(dsse.open_unverified(contract, Contract.NOUN)[0])
+    except DocumentError:
+        return 0, 0, ()
+    return order.resources.cpu_millis, order.resources.memory_bytes, order.gpu_uuids or ()

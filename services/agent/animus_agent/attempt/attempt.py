@@ -44,6 +44,10 @@ class Attempt:
     wake: threading.Event = field(default_factory=threading.Event)
     # Its lease could not be renewed: see fence.py.
     fenced: threading.Event = field(default_factory=threading.Event)
+    freezing: threading.Lock = field(default_factory=threading.Lock)
+    """Held while its container is stopped or let go on, so that neither is done on what was true before the other."""
+    stands_since: float | None = None
+    """Since when its container stands still, on the monotonic clock."""
     abandoned: bool = False
     unwritten: Failure | None = None
     """A kill intent that the disk did not take."""
@@ -62,6 +66,8 @@ class Attempt:
     handle: Handle | None = None
     egress: Gateway | None = None
     collected: Collected | None = None
+    runs: bool = False
+    """Its container was started: until it is `dead`, something of it may run."""
     dead: bool = False
     """No process of its container is left, and `collected` is final."""
     metrics: dict[str, float] = field(default_factory=dict)

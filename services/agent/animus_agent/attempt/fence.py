@@ -45,57 +45,93 @@ def freeze_expired(attempts: Path, driver: Driver, now: float) -> None:
             log.error("a container could not be looked at", container=directory.id, error_text=str(error))
 
 
+def stand_still(attempt: Attempt, driver: Driver, now: float) -> bool:
+    """Stops the container of a fenced attempt; whether it stands. From any thread, repeatable, and without a disk."""
+    assert attempt.handle is not None
+    with attempt.freezing:
+        if not attempt.fenced.is_set():
+            # Renewed meanwhile: nobody would let it go on.
+            return True
+        if not driver.pause(attempt.handle, True):
+            return False
+        if attempt.stands_since is None:
+            attempt.stands_since = now
+        return True
+
+
+def go_on(attempt: Attempt) -> bool:
+    """Lets the container of an attempt that has its lease go on; whether it does."""
+    assert attempt.handle is not None
+    with attempt.freezing:
+        if attempt.fenced.is_set() or not attempt.ports.driver.pause(attempt.handle, False):
+            return False
+        attempt.stands_since = None
+        return True
+
+
 class Standstill:
-    """Follows `attempt.fenced` for a container that runs; `total` and `since` outlive the process in a mark."""
+    """Follows the fence for a container that runs: has it go on again, and keeps in a mark what outlives the process, since
+    when it stands still and for how long it has."""
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
         mark = attempt.directory.read(MARK)
         self._total: float = mark.get("total", 0.0)
-        self._since: float | None = mark.get("since")
+        self._told = False
         self._stuck = False
         assert attempt.handle is not None
-        if self._since is None and attempt.ports.driver.paused(attempt.handle):
-            # The process before us died between the deed and the mark, or could not write it.
-            self._since = attempt.ports.clock.monotonic()
-        elif self._since is not None and attempt.fenced.is_set():
-            self._pause(True)
+        with attempt.freezing:
+            since = mark.get("since", attempt.stands_since)
+            if since is None and attempt.ports.driver.paused(attempt.handle):
+                # The process before us died between the deed and the mark, or could not write it.
+                since = attempt.ports.clock.monotonic()
+            attempt.stands_since = since
 
     def follow(self, now: float) -> None:
-        fenced = self._attempt.fenced.is_set()
-        if fenced and self._since is None:
-            # The mark waits for a disk, and may fail.
-            stands, self._since = self._pause(True), now
-            self._keep()
-            if stands:
-                log.warning("the container stands still", attempt=self._attempt.name)
-            else:
-                # Where it cannot be stopped it has to end.
-                self._attempt.kill(LEASE_EXPIRED)
-        elif not fenced and self._since is not None:
-            if not self._pause(False):
-                # Again with the next turn; until then it stands still, and its clock with it.
-                if not self._stuck:
-                    log.error("the container does not go on", attempt=self._attempt.name)
-                self._stuck = True
-                return
-            self._stuck = False
-            self._total, self._since = self._total + now - self._since, None
-            self._keep()
-            log.info("the container goes on", attempt=self._attempt.name, stood_seconds=round(self._total, 3))
+        if self._attempt.fenced.is_set():
+            self._stand_still(now)
+        elif self._attempt.stands_since is not None:
+            self._go_on(now)
+        else:
+            self._told = False
+
+    def _stand_still(self, now: float) -> None:
+        if self._told:
+            return
+        self._told = True
+        # The mark waits for a disk, and may fail.
+        stands = stand_still(self._attempt, self._attempt.ports.driver, now)
+        self._keep()
+        if stands:
+            log.warning("the container stands still", attempt=self._attempt.name)
+        else:
+            # Where it cannot be stopped it has to end.
+            self._attempt.kill(LEASE_EXPIRED)
+
+    def _go_on(self, now: float) -> None:
+        # The fence may have stopped it before we looked, or without us ever seeing it.
+        stood = self.seconds(now)
+        if not go_on(self._attempt):
+            # Again with the next turn; until then it stands still, and its clock with it.
+            if not self._stuck:
+                log.error("the container does not go on", attempt=self._attempt.name)
+            self._stuck = True
+            return
+        self._told, self._stuck = False, False
+        self._total = stood
+        self._keep()
+        log.info("the container goes on", attempt=self._attempt.name, stood_seconds=round(self._total, 3))
 
     def seconds(self, now: float) -> float:
         """How long it has stood still in all."""
-        return self._total + (now - self._since if self._since is not None else 0.0)
-
-    def _pause(self, paused: bool) -> bool:
-        assert self._attempt.handle is not None
-        return self._attempt.ports.driver.pause(self._attempt.handle, paused)
+        since = self._attempt.stands_since
+        # The fence may have stopped it after `now` was read.
+        return self._total + (max(0.0, now - since) if since is not None else 0.0)
 
     def _keep(self) -> None:
-        since = {} if self._since is None else {"since": self._since}
+        since = self._attempt.stands_since
         try:
-            self._attempt.directory.mark(MARK, total=self._total, **since)
+            self._attempt.directory.mark(MARK, total=self._total, **({} if since is None else {"since": since}))
         except OSError as error:
             log.error("a standstill is not written", attempt=self._attempt.name, error_text=str(error))
 

@@ -58,16 +58,6 @@ def profile_of(kind: str) -> str:
     return manifest.DATASET if kind == "dataset" else manifest.ARTIFACT
 
 
-def reserved(contract: bytes) -> tuple[int, int, tuple[str, ...]]:
-    """Cpu, memory and GPUs of a contract that is not yet verified; an unreadable one reserves nothing and is refused by the
-    first step."""
-    try:
-        order = Contract.from_bytes(dsse.open_unverified(contract, Contract.NOUN)[0])
-    except DocumentError:
-        return 0, 0, ()
-    return order.resources.cpu_millis, order.resources.memory_bytes, order.gpu_uuids or ()
-
-
 def hold_contents(attempt: Attempt) -> None:
     """Keeps in the caches what an adopted attempt's container may be using, before any other can have it evicted."""
     with suppress(DocumentError):

@@ -7,10 +7,9 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
-from animus_agent.attempt import egress, metrics
+from animus_agent.attempt import egress, fence, metrics
 from animus_agent.attempt.attempt import Attempt
 from animus_agent.attempt.failure import LEASE_EXPIRED, Abandoned, AttemptFailed, Failure, FailureClass
-from animus_agent.attempt.fence import Standstill, stood_still
 from animus_agent.attempt.prepare import LOG_FILE_FACTOR, handle_of, work_folder
 from animus_agent.errors import AgentError, OutputRefused, SpoolUnavailable
 from animus_agent.sandbox import logs
@@ -31,6 +30,8 @@ def run(attempt: Attempt) -> None:
     assert handle is not None
     with egress.closing(attempt):
         phase = driver.recover(handle)
+        # What is about to start would not start if the fence had it stand still.
+        attempt.runs = phase not in (Phase.PREPARED, Phase.STARTING)
         if phase is Phase.PREPARED:
             _await_lease(attempt)
             attempt.check()
@@ -40,12 +41,13 @@ def run(attempt: Attempt) -> None:
             _await_lease(attempt)
             attempt.check()
             # It was made to stand still without a lease, and so cannot be started; nothing of the step has run yet.
-            driver.pause(handle, False)
+            fence.go_on(attempt)
             _mark_start(attempt)
             egress.open_for(attempt)
             driver.resume_start(handle)
         elif phase is Phase.RUNNING:
             egress.reopen(attempt)
+        attempt.runs = True
         _watch(attempt)
     # Whatever is told from here on, nothing of it runs any more: also where conmon died and its container went on.
     end(attempt)
@@ -68,7 +70,7 @@ def _watch(attempt: Attempt) -> None:
     assert handle is not None
     # The monotonic clock goes on through a restart of the agent; a reboot was recognised before.
     started = attempt.directory.read("run").get("monotonic", clock.monotonic())
-    standstill = Standstill(attempt)
+    standstill = fence.Standstill(attempt)
     # Before anything is written, here and below: it waits for no disk.
     standstill.follow(clock.monotonic())
     # Told again by a process that adopts it: the one before may have died before it could.
@@ -226,7 +228,7 @@ def judge(attempt: Attempt, collected: Collected) -> Failure | None:
         message = f"the kernel killed {collected.usage.oom_kills} process(es) at the memory limit"
         return Failure(FailureClass.OUT_OF_MEMORY, "OUT_OF_MEMORY", message)
     if collected.backstop:
-        if stood_still(attempt):
+        if fence.stood_still(attempt):
             return LEASE_EXPIRED
         message = f"ran longer than {attempt.order.timeout_seconds} s, and was ended while no agent was there"
         return Failure(FailureClass.TIMEOUT, "TIMEOUT", message)

@@ -8,6 +8,7 @@ the container's folder, with times on the machine's boot clock, so that another 
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ class FakeDriver:
         self._wait = wait
         self._boot = boot or boot_id()
         self._directories: dict[str, str] = {}
+        # Of the states' files: the fence is another thread than the one that watches.
+        self._lock = threading.Lock()
 
     def prepare(self, spec: SandboxSpec) -> Handle:
         spec.directory.mkdir(parents=True, exist_ok=True)
@@ -102,10 +105,11 @@ class FakeDriver:
         return phase
 
     def signal(self, handle: Handle, signal: int) -> None:
-        state = self._load(handle)
-        if self._phase(state) is Phase.RUNNING and not (signal == 15 and "ignore-term" in state.options):
-            state.ended, state.code, state.paused = self._monotonic(), 128 + signal, None
-            self._save(handle, state)
+        with self._lock:
+            state = self._load(handle)
+            if self._phase(state) is Phase.RUNNING and not (signal == 15 and "ignore-term" in state.options):
+                state.ended, state.code, state.paused = self._monotonic(), 128 + signal, None
+                self._save(handle, state)
 
     def terminate(self, handle: Handle) -> bool:
         self.signal(handle, 15)
@@ -117,13 +121,14 @@ class FakeDriver:
 
     def pause(self, handle: Handle, paused: bool) -> bool:
         """Time stands still for what is paused."""
-        state = self._load(handle)
-        if paused and state.paused is None and self._phase(state) is Phase.RUNNING:
-            state.paused = self._monotonic()
-        elif not paused and state.paused is not None:
-            state.ended = (state.ended or 0) + self._monotonic() - state.paused
-            state.paused = None
-        self._save(handle, state)
+        with self._lock:
+            state = self._load(handle)
+            if paused and state.paused is None and self._phase(state) is Phase.RUNNING:
+                state.paused = self._monotonic()
+            elif not paused and state.paused is not None:
+                state.ended = (state.ended or 0) + self._monotonic() - state.paused
+                state.paused = None
+            self._save(handle, state)
         return True
 
     def paused(self, handle: Handle) -> bool:
