@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -242,13 +242,12 @@ def logs(
             if len(steps) != 1:
                 raise Stop(exits.USAGE, "which step? --step " + "|".join(s.name.rpartition("/")[2] for s in steps))
             step = steps[0].name.rpartition("/")[2]
-        if attempt:
-            wanted: Iterator[int] = iter([attempt])
-        elif follow:
+        wanted: Iterable[int] = [attempt]
+        if follow and not attempt:
             wanted = _attempts(it, name, step)
-        else:
+        elif not attempt:
             found = it.call(it.runs_api.GetStep, run_pb2.GetStepRequest(name=f"{name}/steps/{step}"))
-            wanted = iter([found.current_attempt] if found.current_attempt else [])
+            wanted = [found.current_attempt] if found.current_attempt else []
         number = 0
         for before, number in enumerate(wanted):
             if before:
