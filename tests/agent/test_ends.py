@@ -13,6 +13,7 @@ from animus_agent.attempt.attempt import Attempt
 from animus_agent.attempt.failure import CANCELED, STALE, FailureClass
 from animus_agent.attempt.ports import Result
 from animus_agent.errors import SpoolUnavailable
+from animus_agent.sandbox.driver import Phase
 from animus_agent.sandbox.logs import Chunk
 from animus_agent.sandbox.runc import RuncDriver
 from animus_agent.testing import MemoryReporter, World, limits
@@ -188,6 +189,29 @@ def test_the_first_process_does_not_hear_itself(runc_world: World) -> None:
     reporter = MemoryReporter()
     steps.execute(runc_world.attempt(runc_world.order("/bin/sh", "-c", "kill -SEGV $$; echo alive"), reporter))
     assert reporter.results[0].failure is None and reporter.text == b"alive\n"
+
+
+@requires_runc
+def test_a_container_that_was_let_go_and_not_read_never_began(runc_world: World) -> None:
+    """A process that is killed between the two leaves a container whose end is runc's own, and no fault of the step's."""
+    for _ in range(20):
+        attempt = runc_world.attempt(runc_world.order("/bin/sh", "-c", OUT, outputs=("o",)))
+        for step in steps.STEPS[: steps.STEPS.index(steps.run)]:
+            step(attempt)
+        driver, handle = runc_world.driver, attempt.handle
+        assert isinstance(driver, RuncDriver) and handle is not None
+        (attempt.directory.path / "starting").touch()
+        driver._create(handle)
+        os.close(os.open(driver._state / handle.id / "exec.fifo", os.O_RDONLY | os.O_NONBLOCK))
+        assert driver.status(handle, 10) is Phase.EXITED
+        found = driver.collect(handle)
+        driver.destroy(handle)
+        runc_world.quota.give_back(attempt.volume_name)
+        attempt.held.close()
+        if found.exit_code != 0:  # it had not yet written when the reader went
+            assert found.phase is Phase.LOST and found.exit_code is None
+            return
+    raise AssertionError("it was never too late")
 
 
 @requires_runc

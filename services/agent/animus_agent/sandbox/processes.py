@@ -9,7 +9,7 @@ from collections.abc import Set
 from contextlib import suppress
 from pathlib import Path
 
-from animus_agent.errors import SandboxUnavailable
+from animus_agent.errors import SandboxUnavailable, StartFailed
 
 
 def program(name: str) -> str:
@@ -46,3 +46,18 @@ def ended(pidfd: int, seconds: float) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(max(0, int(seconds * 1000))))
+
+
+def read_line(fd: int, seconds: float) -> bytes:
+    """One line from conmon's pipe. Other ends of it may stay open in conmon, so that waiting for the end would hang."""
+    line = b""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN | select.POLLHUP)
+    while not line.endswith(b"\n"):
+        if not poll.poll(int(seconds * 1000)):
+            raise StartFailed("the runtime did not create the container in time", "CONTAINER_START_TIMEOUT")
+        chunk = os.read(fd, 65536)
+        if not chunk:
+            break
+        line += chunk
+    return line

@@ -164,7 +164,7 @@ class RuncDriver:
         finally:
             os.close(write_end)
         with os.fdopen(read_end, "rb") as pipe, process:
-            answer = _read_line(pipe.fileno(), CREATE_TIMEOUT_SECONDS)
+            answer = processes.read_line(pipe.fileno(), CREATE_TIMEOUT_SECONDS)
             error = process.communicate(timeout=CREATE_TIMEOUT_SECONDS)[1] if not answer else b""
         if not answer:
             raise StartFailed(f"conmon gave no answer: {error.decode(errors='replace').strip()[:1000]}")
@@ -301,8 +301,18 @@ class RuncDriver:
             code = int(self._exit_file(handle).read_text())
         except (OSError, ValueError):
             return Collected(Phase.LOST, None, usage)
+        if code == 1 and self._never_began(handle):
+            return Collected(Phase.LOST, None, usage)
         # conmon writes -1 when its own timeout, our backstop, ended the container.
         return Collected(Phase.EXITED, code if code >= 0 else 137, usage, backstop=code < 0)
+
+    def _never_began(self, handle: Handle) -> bool:
+        """Whether a process before us died between opening `exec.fifo` and reading it: then runc's own first process, let go
+        and not read, ended in the place of the step's program."""
+        if not (self._state / handle.id / "exec.fifo").exists():
+            return False
+        with self.log_path(handle).open("rb") as log:
+            return b"write exec fifo" in log.read(512)
 
     def destroy(self, handle: Handle) -> None:
         if not self._exit_file(handle).exists() and (Path(handle.directory) / "starting").exists():
@@ -380,18 +390,3 @@ class RuncDriver:
         if check and result.returncode != 0:
             raise StartFailed(f"runc {arguments[0]}: {result.stderr.decode(errors='replace').strip()[:2000]}")
         return result
-
-
-def _read_line(fd: int, seconds: float) -> bytes:
-    """One line from conmon's pipe. Other ends of it may stay open in conmon, so that waiting for the end would hang."""
-    line = b""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN | select.POLLHUP)
-    while not line.endswith(b"\n"):
-        if not poll.poll(int(seconds * 1000)):
-            raise StartFailed("the runtime did not create the container in time", "CONTAINER_START_TIMEOUT")
-        chunk = os.read(fd, 65536)
-        if not chunk:
-            break
-        line += chunk
-    return line
