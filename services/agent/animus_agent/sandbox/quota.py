@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from animus_agent import uids
 from animus_agent.errors import AgentError, SandboxUnavailable
 from animus_agent.files import check, libc, opened
 
@@ -151,6 +152,8 @@ class QuotaPool:
         self._spare = spare
         self._ready: dict[int, deque[tuple[str, Volume]]] = defaultdict(deque)
         self._counter = 0
+        # The volumes that are there, by their number's remainder: which range of user ids their containers have.
+        self._taken: dict[int, str] = {}
         self._removals: deque[str] = deque()
         self._wake = threading.Condition()
         self._closing = False
@@ -160,7 +163,9 @@ class QuotaPool:
         """Removes what no attempt holds, and begins to work."""
         for name in self._volumes.names() - held:
             self._volumes.remove(name)
-        self._counter = max((int(name[1:]) for name in held if name[1:].isdigit()), default=0)
+        numbers = [int(name[1:]) for name in held if name[1:].isdigit()]
+        self._counter = max(numbers, default=0)
+        self._taken = {number % uids.RANGES: f"v{number}" for number in numbers}
         self._thread = threading.Thread(target=self._work, name="quota", daemon=True)
         self._thread.start()
 
@@ -202,15 +207,25 @@ class QuotaPool:
 
     def _make(self, size_bytes: int) -> tuple[str, Volume]:
         with self._wake:
+            if len(self._taken) == uids.RANGES:
+                raise SandboxUnavailable("every range of user ids has a container", "UID_RANGES_UNAVAILABLE")
             self._counter += 1
-            name = f"v{self._counter}"
+            while self._counter % uids.RANGES in self._taken:
+                self._counter += 1
+            name = self._taken[self._counter % uids.RANGES] = f"v{self._counter}"
         try:
             return name, self._volumes.create(name, size_bytes)
         except BaseException:
             # Nobody was told its name, and the next try has another.
             with suppress(OSError):
                 self._volumes.remove(name)
+                self._free(name)
             raise
+
+    def _free(self, name: str) -> None:
+        with self._wake:
+            # A volume that is given back twice frees nothing of the one that has its range since.
+            self._taken = {number: other for number, other in self._taken.items() if other != name}
 
     def _work(self) -> None:
         while True:
@@ -224,6 +239,7 @@ class QuotaPool:
             try:
                 if isinstance(job, str):
                     self._volumes.remove(job)
+                    self._free(job)
                 else:
                     made = self._make(job)
                     with self._wake:
