@@ -11,6 +11,7 @@ from animus_agent.sandbox import cgroup, quota
 from animus_agent.sandbox.fake import FakeDriver
 from animus_agent.sandbox.runc import RuncDriver
 from animus_agent.testing import World
+from tests.agent.control import ControlPlane
 
 
 @pytest.fixture
@@ -47,3 +48,10 @@ def fake_world(node_dir: Path) -> Iterator[World]:
     pool.start(set())
     yield World(node_dir, FakeDriver(), pool)
     pool.close()
+
+
+@pytest.fixture
+def control(fake_world: World, tmp_path: Path) -> Iterator[ControlPlane]:
+    plane = ControlPlane(tmp_path, fake_world)
+    yield plane
+    plane.close()

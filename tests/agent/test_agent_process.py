@@ -10,7 +10,6 @@ import pytest
 from animus.orchestrator.v1 import run_pb2
 from animus_agent.errors import IdentityError
 from animus_agent.identity import Identity
-from animus_agent.testing import World
 from animus_kit import pki
 from animus_kit.clock import SystemClock
 from animus_kit.testing.clock import FakeClock
@@ -19,13 +18,6 @@ from tests.agent.control import AgentProcess, ControlPlane, Intent, until
 
 State = run_pb2.Attempt.State
 Failure = run_pb2.Attempt.FailureClass
-
-
-@pytest.fixture
-def control(fake_world: World, tmp_path: Path) -> Iterator[ControlPlane]:
-    plane = ControlPlane(tmp_path, fake_world)
-    yield plane
-    plane.close()
 
 
 @pytest.fixture

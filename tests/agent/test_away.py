@@ -16,7 +16,6 @@ from animus_agent import node
 from animus_agent.identity import Identity
 from animus_agent.loop import Agent
 from animus_agent.settings import Settings
-from animus_agent.testing import World
 from animus_kit.ids import RandomIds
 from animus_kit.testing.fixtures import requires_runc
 from tests.agent.control import ControlPlane
@@ -73,13 +72,6 @@ class Node:
                 await life
 
         asyncio.run(both())
-
-
-@pytest.fixture
-def control(fake_world: World, tmp_path: Path) -> Iterator[ControlPlane]:
-    plane = ControlPlane(tmp_path, fake_world)
-    yield plane
-    plane.close()
 
 
 @pytest.fixture

@@ -23,13 +23,6 @@ DATA = bytes(range(256)) * 8192
 
 
 @pytest.fixture
-def control(fake_world: World, tmp_path: Path) -> Iterator[ControlPlane]:
-    plane = ControlPlane(tmp_path, fake_world)
-    yield plane
-    plane.close()
-
-
-@pytest.fixture
 def channel(control: ControlPlane, tmp_path: Path) -> Iterator[grpc.Channel]:
     identity = Identity(tmp_path / "identity", SystemClock(), control.folder / "root.pub")
     identity.enroll(control.enrollment_endpoint, control.token)

@@ -328,13 +328,6 @@ def test_a_step_without_a_network_finds_no_proxy(runc_world: World, far: Far) ->
 
 
 @pytest.fixture
-def control(fake_world: World, tmp_path: Path) -> Iterator[ControlPlane]:
-    plane = ControlPlane(tmp_path, fake_world)
-    yield plane
-    plane.close()
-
-
-@pytest.fixture
 def start(control: ControlPlane, node_dir: Path) -> Iterator[Callable[..., AgentProcess]]:
     running: list[AgentProcess] = []
 

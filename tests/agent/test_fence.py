@@ -27,13 +27,6 @@ NOW = SystemClock().monotonic
 
 
 @pytest.fixture
-def control(fake_world: World, tmp_path: Path) -> Iterator[ControlPlane]:
-    plane = ControlPlane(tmp_path, fake_world)
-    yield plane
-    plane.close()
-
-
-@pytest.fixture
 def here(control: ControlPlane, node_dir: Path) -> Iterator[Node]:
     folder = node_dir / "node"
     folder.mkdir(mode=0o711)

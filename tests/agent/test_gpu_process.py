@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from animus.orchestrator.v1 import run_pb2
-from animus_agent.testing import World
 from animus_kit.documents import action as actions
 from animus_kit.documents.sandbox import SandboxReport
 from animus_kit.testing.fixtures import requires_runc
@@ -19,13 +18,6 @@ pytestmark = [requires_runc, requires_nodes]
 State = run_pb2.Attempt.State
 GPU = actions.Accelerator(kind="gpu", count=1)
 BOTH = [uuid("0"), uuid("1")]
-
-
-@pytest.fixture
-def control(fake_world: World, tmp_path: Path) -> Iterator[ControlPlane]:
-    plane = ControlPlane(tmp_path, fake_world)
-    yield plane
-    plane.close()
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from animus_agent import diagnostics
 from animus_agent.diagnostics import Diagnostics
 from animus_agent.errors import IdentityError
 from animus_agent.identity import Identity, enroll_again
-from animus_agent.testing import World
 from animus_kit.clock import SystemClock
 from animus_kit.errors import FailedPrecondition
 from animus_kit.log import get_logger
@@ -28,13 +27,6 @@ Level = agent_pb2.AgentLogLine.Level
 
 class Revoked(FailedPrecondition):
     reason = "AGENT_REVOKED"
-
-
-@pytest.fixture
-def control(fake_world: World, tmp_path: Path) -> Iterator[ControlPlane]:
-    plane = ControlPlane(tmp_path, fake_world)
-    yield plane
-    plane.close()
 
 
 @pytest.fixture
